@@ -1,0 +1,1 @@
+"""Prompts -> completions. One file a backend; `tokenskip.plugins` names them."""

@@ -1,0 +1,245 @@
+"""Every setting of a run: one frozen section per stage; each default and each help text stands here and nowhere else.
+
+`load_recipe` reads a YAML recipe, lays `--set section.key=value` over it and returns a checked `RunConfig`. A user's
+mistake raises `ConfigError` with one line: what was given, what is allowed, and the nearest name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from tokenskip.errors import ConfigError, unknown_name
+
+PAPER_RATIOS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""The ratios the paper trains on (section 4.1)."""
+
+
+def check_ratio(ratio: float) -> float:
+    """The ratio, rounded to the one spelling it has everywhere; ValueError unless 0 < ratio <= 1."""
+    if not 0 < ratio <= 1:
+        raise ValueError(f"a ratio is a number above 0 and at most 1, such as 0.6; given: {ratio:g}")
+    return round(float(ratio), 4)
+
+
+Ratio = Annotated[float, AfterValidator(check_ratio)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and a key that does not exist is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Section):
+    """The target model."""
+
+    path: str = Field("embedded", description="'embedded', a local folder, or a hub id")
+    revision: str | None = Field(None, description="hub revision")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: float32 on CPU")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
+    trust_remote_code: bool = Field(False, description="run code that comes with the model; off unless you say so")
+
+
+class TaskConfig(Section):
+    """Where problems come from and how answers are compared."""
+
+    name: str = Field("embedded", description="embedded, gsm8k, math500, jsonl, or package.module:attr")
+    train: str | None = Field(None, description="training problems: a local file, or a hub id; None: the task's own")
+    test: str | None = Field(None, description="evaluation problems, likewise")
+    train_limit: int | None = Field(None, ge=1, description="use the first N training problems")
+    test_limit: int | None = Field(None, ge=1, description="use the first N evaluation problems")
+    fields: dict[str, str] = Field(default_factory=dict, description="your names of id, question, gold, level")
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to the task")
+
+
+class PromptConfig(Section):
+    """How a question becomes a prompt, and where a completion divides into CoT and answer."""
+
+    system: str | None = Field(None, description="system turn")
+    template: str = Field("{question}", description="user turn; {question} is replaced")
+    delimiter: str = Field("eos_token", description="what encloses the ratio: 'eos_token', or any text")
+    answer: Literal["trigger", "boxed", "think"] = Field("trigger", description="how the answer is marked")
+    trigger: str = Field("The final answer is", description="words that begin the answer (answer: trigger)")
+
+
+class GenerateConfig(Section):
+    """Stage 1: the target model answers the training problems itself."""
+
+    backend: str = Field("hf", description="hf, scripted, or package.module:attr")
+    batch_size: int = Field(64, ge=1, description="prompts decoded together")
+    max_new_tokens: int = Field(512, ge=1, description="token cap of one completion")
+    temperature: float = Field(0.0, ge=0, description="0: greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
+    samples: int = Field(1, ge=1, description="completions per problem (above 1 only with a temperature)")
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to the backend")
+
+
+class ScoreConfig(Section):
+    """Stage 3: an importance for every part of every CoT."""
+
+    scorer: str = Field("surprisal", description="a scorer's name, or package.module:attr")
+    model: str | None = Field(None, description="the scorer's model; None: the scorer's own default")
+    batch_tokens: int = Field(8192, ge=1, description="tokens scored together, padding included")
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to the scorer")
+
+
+class PruneConfig(Section):
+    """Stage 4: every CoT cut to its ratios."""
+
+    ratios: tuple[Ratio, ...] = Field(PAPER_RATIOS, min_length=1, description="ratios to train on; 1.0: whole chains")
+    per_trajectory: Literal["one", "all"] = Field("one", description="one ratio drawn per trajectory (paper), or all")
+    cut: Literal["chain", "corpus"] = Field("chain", description="budget per chain (paper), or one threshold per ratio")
+    unit: Literal["token", "word", "step"] = Field("token", description="what is kept or dropped together")
+    atoms: bool = Field(True, description="numbers, operators, equations and LaTeX are indivisible")
+    verify: bool = Field(True, description="reject a pruned chain with a new or false equation")
+
+
+class TrainConfig(Section):
+    """Stage 6: fine-tuning on prompt and completion; the paper's settings (section 4.1) are the defaults."""
+
+    method: Literal["lora", "full"] = Field("lora", description="LoRA adapter, or all weights")
+    rank: int = Field(8, ge=1, description="LoRA r")
+    alpha: int = Field(16, ge=1, description="LoRA alpha")
+    dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout")
+    target_modules: str | tuple[str, ...] = Field("all-linear", description="layers that get an adapter")
+    learning_rate: float = Field(5e-5, gt=0)
+    scheduler: str = Field("cosine", description="learning-rate schedule, as transformers names it")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
+    epochs: float = Field(3.0, gt=0)
+    batch_size: int = Field(8, ge=1, description="effective batch: sequences per optimiser step over all devices")
+    accumulation: int = Field(1, ge=1, description="micro-batches per step; must divide batch_size")
+    max_length: int = Field(2048, ge=8, description="longer rows are counted and left out, never cut")
+    save_steps: int = Field(200, ge=1, description="steps between checkpoints")
+    trainer: dict[str, Any] = Field(default_factory=dict, description="passed to TRL's SFTConfig untouched")
+
+
+ARMS = (
+    "original",
+    "tokenskip",
+    "prompt_be_concise",
+    "marker_only",
+    "truncation",
+    "truncation_forced",
+    "random",
+)
+
+
+class EvaluateConfig(Section):
+    """Stage 7: all arms on the same problems."""
+
+    arms: tuple[str, ...] = Field(ARMS, description="rows of the evaluation, of: " + ", ".join(ARMS))
+    ratios: tuple[Ratio, ...] = Field(PAPER_RATIOS, min_length=1, description="ratios asked for")
+    batch_size: int = Field(64, ge=1, description="prompts decoded together")
+    max_new_tokens: int | None = Field(None, ge=1, description="token cap; None: the one of generate")
+    latency_samples: int = Field(8, ge=0, description="problems timed one by one per arm; 0: only batched times")
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    name: str = Field("embedded", description="what the run is called in its report", pattern=r"^[\w.\-]+$")
+    seed: int = Field(0, ge=0, description="of every random draw")
+    model: ModelConfig = ModelConfig()
+    task: TaskConfig = TaskConfig()
+    prompt: PromptConfig = PromptConfig()
+    generate: GenerateConfig = GenerateConfig()
+    score: ScoreConfig = ScoreConfig()
+    prune: PruneConfig = PruneConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """The checked configuration of a YAML recipe (None: all defaults) with `section.key=value` overrides on top.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key, or a value that is not allowed.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"no recipe {path}: give a YAML file, for example recipes/embedded.yaml") from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(loaded or {}, dict):
+            raise ConfigError(f"{path} must hold sections such as 'model:' and 'task:', not a {type(loaded).__name__}")
+        values = loaded or {}
+    for override in overrides:
+        _lay_over(values, override)
+    return check_config(values, source=str(path) if path else "--set")
+
+
+def check_config(values: dict[str, Any], source: str) -> RunConfig:
+    """`values` as a `RunConfig`; ConfigError with one line naming `source` and the first mistake."""
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_first_mistake(error)}") from None
+    if config.generate.samples > 1 and config.generate.temperature == 0:
+        raise ConfigError(f"{source}: generate.samples={config.generate.samples} needs generate.temperature above 0")
+    if config.train.batch_size % config.train.accumulation:
+        raise ConfigError(
+            f"{source}: train.accumulation={config.train.accumulation} must divide "
+            f"train.batch_size={config.train.batch_size}"
+        )
+    if "{question}" not in config.prompt.template:
+        raise ConfigError(f"{source}: prompt.template must contain {{question}}; given: {config.prompt.template!r}")
+    for arm in config.evaluate.arms:
+        if arm not in ARMS:
+            raise ConfigError(f"{source}: evaluate.arms: {unknown_name('arm', arm, ARMS)}")
+    return config
+
+
+def _lay_over(values: dict[str, Any], override: str) -> None:
+    """Set one dotted key in place; the value is read as YAML, so lists and numbers work."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {override!r}: write it as section.key=value, for example train.epochs=3")
+    try:
+        value = yaml.safe_load(text)
+        if isinstance(value, str) and not text.strip().startswith(("'", '"')):
+            value = _number(value)  # YAML 1.1 reads 5e-5 as text
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: the value is not YAML") from None
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override!r}: {section!r} is not a section")
+    values[last] = value
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _first_mistake(error: ValidationError) -> str:
+    mistake = error.errors()[0]
+    where = ".".join(str(part) for part in mistake["loc"])
+    if mistake["type"] == "extra_forbidden":
+        return unknown_name("key", where, _keys_beside(mistake["loc"]))
+    message = mistake["msg"].removeprefix("Value error, ")
+    given = json.dumps(mistake["input"], default=str)
+    return f"{where}: {message}" + ("" if "given:" in message else f"; given: {given}")
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    """All keys allowed where an unknown key stood, spelled as dotted keys."""
+    model: type[BaseModel] = RunConfig
+    prefix = ""
+    for part in location[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        model, prefix = annotation, f"{prefix}{part}."
+    return [prefix + name for name in model.model_fields]

@@ -1,0 +1,1 @@
+"""Trajectories -> spans with importance. One file a scorer; `tokenskip.plugins` names them."""

@@ -1,0 +1,173 @@
+"""The vocabulary of the package: the one record that goes through all stages, and what plug-ins must be able to do.
+
+`Trajectory` is immutable. A stage takes trajectories and yields the same trajectories with one more field filled in
+(`dataclasses.replace`); nothing is deleted: a trajectory that is not used any further carries the reason in `dropped`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Protocol
+
+Message = dict[str, Any]
+"""One chat turn, `{"role": ..., "content": ...}`, as every chat template reads it."""
+
+Finish = Literal["stop", "length", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A question with its gold answer. `level` is its difficulty where the data knows one."""
+
+    id: str
+    question: str
+    gold: str
+    level: str | None = None
+
+
+class Span(NamedTuple):
+    """Characters `start:end` of a CoT and how important they are (any scale; higher is kept longer)."""
+
+    start: int
+    end: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """The importance of one CoT, as spans in reading order that do not overlap. Gaps have no importance of their own."""
+
+    scorer: str
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grade:
+    """Whether an answer is right. `correct` is None when it cannot be told (`reason` says why)."""
+
+    correct: bool | None
+    reason: str
+    extracted: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """A CoT cut to `ratio`. Token counts are in the target model's tokens; `text` is sliced out of the CoT."""
+
+    ratio: float
+    text: str
+    n_tokens: int
+    n_tokens_pruned: int
+    rejected: str | None = None
+
+    @property
+    def achieved_ratio(self) -> float:
+        """Tokens kept as a share of all tokens of the CoT; 1.0 for an empty CoT."""
+        return self.n_tokens_pruned / self.n_tokens if self.n_tokens else 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """One completion of one problem by the target model.
+
+    `output == cot + tail` whenever the completion could be split: `tail` holds the answer and everything around it
+    (the trigger, the box, `</think>`), which no stage ever touches. `ratio` is the ratio that the prompt asked for.
+    """
+
+    id: str
+    question: str
+    gold: str
+    level: str | None = None
+    ratio: float = 1.0
+    output: str = ""
+    cot: str = ""
+    tail: str = ""
+    n_tokens: int = 0
+    n_cot_tokens: int = 0
+    finish: Finish = "stop"
+    grade: Grade | None = None
+    scores: Scores | None = None
+    pruned: tuple[Pruned, ...] = ()
+    dropped: str | None = None
+
+    def drop(self, reason: str) -> Trajectory:
+        """This trajectory, marked as not used any further; the first reason stays."""
+        return self if self.dropped else replace(self, dropped=reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What a backend completes: the exact token ids where a tokenizer is at hand, and the chat turns they come from.
+
+    `prefill` is text that the assistant's turn already begins with (a forced answer, say).
+    """
+
+    messages: tuple[Message, ...]
+    ratio: float = 1.0
+    token_ids: tuple[int, ...] = ()
+    prefill: str = ""
+    max_new_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What came back for one prompt. `token_ids` excludes the end-of-sequence token; `error` is set when it failed."""
+
+    text: str
+    n_tokens: int
+    finish: Finish = "stop"
+    token_ids: tuple[int, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a backend decodes; `temperature` 0 is greedy. `seed` makes sampled runs repeatable."""
+
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+class Task(Protocol):
+    """Where problems come from and when an answer is right."""
+
+    def problems(self, split: str, limit: int | None = None) -> Iterable[Problem]:
+        """The problems of `train` or `test`, in a fixed order, ids unique."""
+        ...
+
+    def grade(self, answer: str, gold: str) -> Grade:
+        """Compare an extracted answer with the gold one; bounded in time, never executes `answer`."""
+        ...
+
+    def extract(self, tail: str) -> str | None:
+        """The answer inside the part of a completion behind its CoT; None when there is none."""
+        ...
+
+
+class Backend(Protocol):
+    """Prompts -> completions."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """One completion a prompt, in the same order; a prompt that failed carries `error` instead of raising."""
+        ...
+
+    def close(self) -> None:
+        """Free what the backend holds."""
+        ...
+
+
+class Scorer(Protocol):
+    """Trajectories -> importance. Receives trajectories that have a CoT; looks at nothing else of the run."""
+
+    name: str
+
+    def score(self, trajectories: Sequence[Trajectory]) -> list[Scores]:
+        """One `Scores` a trajectory, in the same order."""
+        ...
+
+
+TrajectoryStream = Iterator[Trajectory]
