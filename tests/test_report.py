@@ -186,11 +186,9 @@ def test_no_results_and_broken_results(tmp_path: Path) -> None:
 
 
 def test_the_smallest_results(tmp_path: Path) -> None:
-    """One arm without rows, nothing else: a page, not a crash. NaN does not break the island."""
+    """One arm without rows and no optional key: a page, not a crash. NaN does not break the island."""
     arm = metrics.summarise_arm("original", 1.0, [], []) | {"latency_s": float("nan")}
-    results = {"run": "tiny", "arms": [arm], "tokenskip_version": "", "created": "", "hardware": {}, "config": {}}
-    results |= {"warnings": [], "funnel": [], "samples": [], "problems": []}
-    (tmp_path / "results.json").write_text(json.dumps(results))
+    (tmp_path / "results.json").write_text(json.dumps({"run": "tiny", "arms": [arm]}))
     text = report.write_report(tmp_path).read_text(encoding="utf-8")
     assert json.loads(Page(text).scripts[0][1])["problems"] == []
     assert "nothing can be compared" in text
@@ -260,6 +258,7 @@ document.querySelector('#legend input[value="truncation"]').click();
 seen.fewer = document.querySelectorAll("#curve .dot").length;
 const keptPieces = () => document.querySelectorAll(".sample .cot .k").length;
 seen.kept = keptPieces(); document.querySelector('.sample input[type="radio"]').click(); seen.keptAtHalf = keptPieces();
+seen.radios = document.querySelectorAll('.sample:first-of-type input[type="radio"]:checked').length;
 document.querySelector("#curve .dot").dispatchEvent(new Event("focus"));
 seen.tip = document.getElementById("tip").textContent;
 seen.wide = document.documentElement.scrollWidth > innerWidth;
@@ -308,6 +307,7 @@ def test_in_a_browser(run_dir: Path, tmp_path: Path, width: int) -> None:
     assert seen["search"] == "1 of 30 problems"
     assert seen["fewer"] == seen["dots"] - 5
     assert seen["keptAtHalf"] < seen["kept"]
+    assert seen["radios"] == 1
     assert seen["tip"]
     assert seen["sideBySide"] == 2
     assert not seen["wide"], "no sideways scrolling"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenskip.errors import DataError, RunError
-from tokenskip.metrics import arm_label, pareto, prompt_wins, takes_ratio
+from tokenskip.metrics import arm_label, pareto, prompt_wins, summarise_arm, takes_ratio
 
 TABLE_HEADER = ("arm", "γ", "accuracy", "CoT tokens mean/median", "achieved ratio", "latency")
 HEADLINE_RATIO = 0.6
@@ -58,7 +58,7 @@ def write_report(run_dir: Path) -> Path:
     """
     source = run_dir / "results.json"
     try:
-        results = json.loads(source.read_text(encoding="utf-8"))
+        results = complete(json.loads(source.read_text(encoding="utf-8")))
         page = render_html(results)
     except FileNotFoundError:
         raise RunError(f"no {source}: run 'tokenskip evaluate {run_dir}' first") from None
@@ -75,6 +75,16 @@ def write_report(run_dir: Path) -> Path:
     except OSError as error:
         raise RunError(f"{run_dir} cannot be written: {error.strerror or error}") from None
     return target
+
+
+def complete(results: Mapping[str, Any]) -> dict[str, Any]:
+    """`results` with an empty value for every optional key, so that files of older versions still show."""
+    empty: dict[str, Any] = {"tokenskip_version": "", "created": "", "hardware": {}, "config": {}, "funnel": []}
+    empty |= {"warnings": [], "samples": [], "problems": []}
+    blank = summarise_arm("", None, [], [])
+    required = ("arm", "n", "accuracy", "accuracy_low", "accuracy_high", "cot_tokens_mean")
+    arms = [blank | arm | {key: arm[key] for key in required} for arm in results["arms"]]
+    return {**empty, **results, "run": results["run"], "arms": arms}
 
 
 def render_html(results: Mapping[str, Any]) -> str:
@@ -263,7 +273,9 @@ def draw_curve(results: Mapping[str, Any], target: Path) -> None:
         low = [max(0.0, 100 * (arm["accuracy"] - arm["accuracy_low"])) for arm in arms]
         high = [max(0.0, 100 * (arm["accuracy_high"] - arm["accuracy"])) for arm in arms]
         style = {"color": colour(name, names)[0], "marker": MARKERS[index % len(MARKERS)], "label": name}
-        lead = {"linewidth": 2.2, "zorder": 3} if name == "tokenskip" else {"linewidth": 1.2}
+        lead: dict[str, Any] = {"linewidth": 2.2, "zorder": 3} if name == "tokenskip" else {"linewidth": 1.2}
+        if name == "original":  # a ring, because TokenSkip at γ = 1 lies on the same spot
+            lead |= {"zorder": 4, "markersize": 11, "markerfacecolor": "none", "linestyle": "none"}
         axes.errorbar([arm["cot_tokens_mean"] for arm in arms], y, yerr=[low, high], capsize=2, **style, **lead)
     axes.set_ylim(-3, 103)
     _save(figure, axes, target)
@@ -319,6 +331,7 @@ def draw_example(results: Mapping[str, Any], target: Path) -> None:
     question = _wrap([(sample["question"], "question")], columns, 0)
     cells = _wrap([(s.text, s.mask >> sample["shown"] & 1) for s in sample["segments"]], columns, question[1] + 1)
     rows = cells[1] + 2
+    columns = max([48, *(column + len(text) for _, column, text, _ in question[0] + cells[0])])
     # DejaVu Sans Mono, which matplotlib brings along, is 0.602 em wide: one unit of x is one character.
     inches = ((columns + 2) * 0.602 * size / 72, (rows + 0.8) * 1.55 * size / 72)
     figure = Figure(figsize=inches, dpi=150, facecolor="white")

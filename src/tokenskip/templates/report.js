@@ -5,6 +5,9 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
   const names = [...new Set(data.arms.map((arm) => arm.arm))];
+  // Drawn last is on top: tokenskip above the controls, the original's ring above all.
+  const height = (name) => ["tokenskip", "original"].indexOf(name);
+  const inOrder = [...names].sort((a, b) => height(a) - height(b));
   const colour = (name) => `var(--arm-${names.indexOf(name)})`;
   const percent = (value, digits = 1) => (value == null ? "–" : `${(100 * value).toFixed(digits)}%`);
 
@@ -53,12 +56,15 @@
     (r) => `M0,${-r * 1.35}L${r * 1.35},0L0,${r * 1.35}L${-r * 1.35},0z`,
     (r) => `M0,${-r * 1.25}L${r * 1.2},${r}H${-r * 1.2}z`,
     (r) => `M0,${r * 1.25}L${r * 1.2},${-r}H${-r * 1.2}z`,
+    (r) => `M${-r * 0.4},${-r * 1.2}h${r * 0.8}v${r * 0.8}h${r * 0.8}v${r * 0.8}h${-r * 0.8}v${r * 0.8}h${-r * 0.8}v${-r * 0.8}h${-r * 0.8}v${-r * 0.8}h${r * 0.8}z`,
+    (r) => `M0,${-r * 1.3}L${r * 1.25},${-r * 0.3}L${r * 0.8},${r * 1.1}H${-r * 0.8}L${-r * 1.25},${-r * 0.3}z`,
+    (r) => `M${-r * 1.4},${-r * 0.6}h${r * 2.8}v${r * 1.2}h${-r * 2.8}z`,
   ];
 
-  const frame = (box, xs, ys, xLabel, yLabel, xName, yName) => {
+  const frame = (box, shape, xs, ys, xLabel, yLabel, xName, yName) => {
     box.replaceChildren();
-    const width = Math.max(280, box.clientWidth), height = Math.max(300, Math.min(400, width * 0.72));
-    const edge = { left: 52, right: 14, top: 10, bottom: 46 };
+    const width = Math.max(280, box.clientWidth), height = Math.max(300, Math.min(410, width * shape));
+    const edge = { left: 60, right: 14, top: 10, bottom: 46 };
     const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "group" }, box);
     const x = (value) => edge.left + ((value - xs[0]) / (xs[1] - xs[0])) * (width - edge.left - edge.right);
     const y = (value) => height - edge.bottom - ((value - ys[0]) / (ys[1] - ys[0])) * (height - edge.top - edge.bottom);
@@ -66,25 +72,26 @@
       svg("line", { class: "axis", x1: edge.left, x2: width - edge.right, y1: y(value), y2: y(value) }, root);
       svg("text", { x: edge.left - 8, y: y(value) + 4, "text-anchor": "end" }, root, yName(value));
     }
-    for (const value of ticks(xs[0], xs[1], width < 420 ? 4 : 7)) {
+    for (const value of ticks(xs[0], xs[1], Math.round(width / 65))) {
       svg("line", { class: "axis", x1: x(value), x2: x(value), y1: height - edge.bottom, y2: height - edge.bottom + 5 }, root);
       svg("text", { x: x(value), y: height - edge.bottom + 20, "text-anchor": "middle" }, root, xName(value));
     }
     svg("text", { x: (edge.left + width - edge.right) / 2, y: height - 6, "text-anchor": "middle" }, root, xLabel);
-    svg("text", { transform: `translate(13 ${(edge.top + height - edge.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, root, yLabel);
+    svg("text", { transform: `translate(12 ${(edge.top + height - edge.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, root, yLabel);
     return { root, x, y };
   };
 
   const series = ({ root, x, y }, name, points) => {
     const c = colour(name);
     const style = `stroke:${c}`;
+    const ring = name === "original";  // around the spot where tokenskip at γ = 1 lies as well
     const path = points.map((p, i) => `${i ? "L" : "M"}${x(p.x)},${y(p.y)}`).join("");
     svg("path", { class: name === "tokenskip" ? "series lead-series" : "series", d: path, style }, root);
     for (const p of points) {
       if (p.low != null) svg("line", { x1: x(p.x), x2: x(p.x), y1: y(p.low), y2: y(p.high), style, "stroke-width": 1.4, opacity: 0.55 }, root);
       const dot = svg("path", {
-        class: "dot", d: shapes[names.indexOf(name) % shapes.length](5), transform: `translate(${x(p.x)} ${y(p.y)})`,
-        style: `fill:${c}`, tabindex: 0, role: "img", "aria-label": p.text.replaceAll("\n", ", "),
+        class: ring ? "dot ring" : "dot", d: ring ? shapes[0](9) : shapes[names.indexOf(name) % shapes.length](5), transform: `translate(${x(p.x)} ${y(p.y)})`,
+        style: ring ? style : `fill:${c}`, tabindex: 0, role: "img", "aria-label": p.text.replaceAll("\n", ", "),
       }, root);
       for (const event of ["mouseenter", "focus"]) dot.addEventListener(event, () => showTip(dot, p.text));
       for (const event of ["mouseleave", "blur"]) dot.addEventListener(event, hideTip);
@@ -107,11 +114,11 @@
     const low = Math.min(...arms.map((arm) => arm.accuracy_low)), high = Math.max(...arms.map((arm) => arm.accuracy_high));
     const pad = Math.max(0.005, (high - low) * 0.06);
     const chart = frame(
-      byId("curve"), [Math.max(0, Math.min(...tokens) - span * 0.06), Math.max(...tokens) + span * 0.06],
+      byId("curve"), 0.72, [Math.max(0, Math.min(...tokens) - span * 0.06), Math.max(...tokens) + span * 0.06],
       [Math.max(0, low - pad), Math.min(1, high + pad)], "mean CoT tokens", "accuracy",
       (value) => tidy(value), (value) => `${tidy(100 * value)}%`,
     );
-    for (const name of names.filter((n) => n !== "tokenskip").concat("tokenskip")) {  // tokenskip on top
+    for (const name of inOrder) {
       const mine = arms.filter((arm) => arm.arm === name).sort((a, b) => (a.ratio ?? 1) - (b.ratio ?? 1));
       series(chart, name, mine.map((arm) => ({
         x: arm.cot_tokens_mean, y: arm.accuracy, low: arm.accuracy_low, high: arm.accuracy_high, text: describe(arm),
@@ -128,10 +135,10 @@
     const low = Math.max(0, Math.min(...seen) - 0.05), top = Math.max(1, ...seen) + 0.03;
     const asked = arms.map((arm) => arm.ratio);
     const xs = [Math.min(...asked) - 0.04, Math.max(...asked) + 0.03];
-    const chart = frame(byId("ratio"), xs, [low, top], "requested ratio γ", "achieved ratio", tidy, tidy);
+    const chart = frame(byId("ratio"), 1.1, xs, [low, top], "requested ratio γ", "achieved ratio", tidy, tidy);
     const from = Math.max(xs[0], low), to = Math.min(xs[1], top);
     svg("path", { class: "ideal", d: `M${chart.x(from)},${chart.y(from)}L${chart.x(to)},${chart.y(to)}` }, chart.root);
-    for (const name of names.filter((n) => n !== "tokenskip").concat("tokenskip")) {
+    for (const name of inOrder) {
       const mine = arms.filter((arm) => arm.arm === name).sort((a, b) => a.ratio - b.ratio);
       series(chart, name, mine.map((arm) => ({
         x: arm.ratio, y: arm.achieved_ratio, low: bars(arm)[0], high: bars(arm)[1],
