@@ -24,6 +24,10 @@ SCORERS = {
     "surprisal": "tokenskip.scorers.surprisal:Surprisal",
     "goal_gradient": "tokenskip.scorers.goal_gradient:GoalGradient",
     "random": "tokenskip.scorers.random:RandomScorer",
+    "llmlingua2": "tokenskip.scorers.llmlingua2:LLMLingua2",
+    "leave_one_out": "tokenskip.scorers.leave_one_out:LeaveOneOut",
+    "mist": "tokenskip.scorers.mist:Mist",
+    "contrast": "tokenskip.scorers.contrast:Contrast",
 }
 
 

@@ -1,0 +1,98 @@
+"""A token-classification checkpoint (XLM-RoBERTa or BERT, two labels) and p(keep) of its tokens, batched.
+
+What `llmlingua2` and `llmlingua_rule` share. Batches are sorted by length, padded to their own longest row, and on a
+CPU kept small enough that a layer's activations stay in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenskip.errors import ConfigError, ModelError, unknown_name
+from tokenskip.scorers._causal import batches
+
+DEFAULT_MODEL = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+class Classifier:
+    """A loaded model with its tokenizer. `family` is "xlm-roberta" or "bert", by the checkpoint's own config."""
+
+    def __init__(
+        self,
+        model: Any = DEFAULT_MODEL,
+        *,
+        tokenizer: Any = None,
+        batch_tokens: int = 8192,
+        device: str = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+    ) -> None:
+        if batch_tokens < 1:
+            raise ConfigError(f"score.batch_tokens is a number of tokens, at least 1; given: {batch_tokens}")
+        if dtype not in DTYPES:
+            raise ConfigError(unknown_name("dtype", dtype, DTYPES))
+        if isinstance(model, str | Path):
+            model, tokenizer = _load(str(model), tokenizer, device, dtype, revision)
+        elif tokenizer is None:
+            raise ModelError("a loaded token classifier needs its tokenizer: tokenizer=...")
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        config = model.config
+        if config.model_type not in ("xlm-roberta", "bert"):
+            raise ModelError(f"llmlingua2 needs an XLM-RoBERTa or BERT token classifier; this is {config.model_type!r}")
+        if config.num_labels != 2:
+            raise ModelError(
+                f"llmlingua2 needs a classifier with 2 labels (drop, keep); this one has {config.num_labels}"
+            )
+        self.family = config.model_type
+        reserved = config.pad_token_id + 1 if self.family == "xlm-roberta" else 0  # RoBERTa counts positions from there
+        self.max_length = min(512, config.max_position_embeddings - reserved)
+        self.batch_tokens = batch_tokens
+        if model.device.type == "cpu":
+            self.batch_tokens = min(batch_tokens, max(512, 2**20 // config.hidden_size))
+
+    def keep_probabilities(
+        self, rows: Sequence[Sequence[int]], masks: Sequence[Sequence[int]] | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        """(index, p(keep) of each token as a float32 numpy array), longest rows first.
+
+        `rows` are whole inputs, framing included; `masks` hides single tokens of them from attention.
+        """
+        pad_id = self.model.config.pad_token_id or 0
+        for batch in batches([len(row) for row in rows], self.batch_tokens):
+            width = len(rows[batch[0]])
+            ids = torch.full((len(batch), width), pad_id, dtype=torch.long)
+            mask = torch.zeros((len(batch), width), dtype=torch.long)
+            for i, index in enumerate(batch):
+                ids[i, : len(rows[index])] = torch.tensor(rows[index], dtype=torch.long)
+                mask[i, : len(rows[index])] = 1 if masks is None else torch.tensor(masks[index], dtype=torch.long)
+            with torch.inference_mode():
+                device = self.model.device
+                logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+                keep = torch.softmax(logits.float(), dim=-1)[..., 1].cpu().numpy()
+            for i, index in enumerate(batch):
+                yield index, keep[i, : len(rows[index])]
+
+
+def _load(path: str, tokenizer: Any, device: str, dtype: str, revision: str | None) -> tuple[Any, Any]:
+    from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+    if path == "embedded":
+        from tokenskip.embedded import compressor_path
+
+        path = str(compressor_path())
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch_dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    try:
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(path, revision=revision)
+        model = AutoModelForTokenClassification.from_pretrained(path, revision=revision, dtype=torch_dtype)
+    except (OSError, ValueError, KeyError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"{path} cannot be loaded as a token classifier (folder or hub id): {first}") from None
+    return model.to(device), tokenizer
