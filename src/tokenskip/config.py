@@ -173,7 +173,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
             raise ConfigError(f"{path} must hold sections such as 'model:' and 'task:', not a {type(loaded).__name__}")
         values = loaded or {}
     for override in overrides:
-        _lay_over(values, override)
+        lay_over(values, override)
     return check_config(values, source=str(path) if path else "--set")
 
 
@@ -198,7 +198,7 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
     return config
 
 
-def _lay_over(values: dict[str, Any], override: str) -> None:
+def lay_over(values: dict[str, Any], override: str) -> None:
     """Set one dotted key in place; the value is read as YAML, so lists and numbers work."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
@@ -240,6 +240,7 @@ def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     prefix = ""
     for part in location[:-1]:
         annotation = model.model_fields[str(part)].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
         model, prefix = annotation, f"{prefix}{part}."
     return [prefix + name for name in model.model_fields]

@@ -1,0 +1,86 @@
+"""The default backend: transformers' own `generate`, batches sorted by length and padded on the left.
+
+Padding costs nothing then, and rows of one batch stop at about the same time. The same prompts in the same call give
+the same batches, so a repeated call gives the same bytes (greedy, or sampled with the same seed).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tokenskip.types import Completion, Finish, Prompt, Sampling
+
+
+class HfBackend:
+    """Completes prompts with a loaded causal LM and its tokenizer, `batch_size` at a time."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int = 64) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.context = getattr(model.config, "max_position_embeddings", None)
+        eos = model.generation_config.eos_token_id
+        eos = tokenizer.eos_token_id if eos is None else eos
+        self.eos_ids = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """See `Backend.generate`. A prompt that does not fit the context with its cap becomes an error record."""
+        completions: dict[int, Completion] = {}
+        for batch in self._batches(prompts, sampling, completions):
+            cap = prompts[batch[0]].max_new_tokens or sampling.max_new_tokens
+            completions |= zip(batch, self._complete([prompts[i] for i in batch], cap, sampling), strict=True)
+        return [completions[i] for i in range(len(prompts))]
+
+    def close(self) -> None:
+        """Free the model."""
+        self.model = None
+
+    def _batches(
+        self, prompts: Sequence[Prompt], sampling: Sampling, failed: dict[int, Completion]
+    ) -> Iterator[list[int]]:
+        """Indices of prompts with one cap, shortest first; what cannot be completed goes to `failed`."""
+        by_cap: dict[int, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            cap = prompt.max_new_tokens or sampling.max_new_tokens
+            if self.context and len(prompt.token_ids) + cap > self.context:
+                error = f"prompt of {len(prompt.token_ids)} tokens + cap {cap} exceed the context of {self.context}"
+                failed[i] = Completion(text="", n_tokens=0, finish="error", error=error)
+            else:
+                by_cap.setdefault(cap, []).append(i)
+        for cap in sorted(by_cap):
+            order = sorted(by_cap[cap], key=lambda i: (len(prompts[i].token_ids), i))
+            for start in range(0, len(order), self.batch_size):
+                yield order[start : start + self.batch_size]
+
+    def _complete(self, prompts: Sequence[Prompt], cap: int, sampling: Sampling) -> list[Completion]:
+        import torch
+
+        width = max(len(prompt.token_ids) for prompt in prompts)
+        ids = torch.full((len(prompts), width), self.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt.token_ids) :] = torch.tensor(prompt.token_ids)
+            mask[row, width - len(prompt.token_ids) :] = 1
+        options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if sampling.temperature > 0:
+            options = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+            torch.manual_seed(sampling.seed ^ zlib.crc32(repr([prompt.token_ids for prompt in prompts]).encode()))
+        with torch.inference_mode():
+            out = self.model.generate(
+                input_ids=ids.to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                max_new_tokens=cap,
+                pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=sorted(self.eos_ids),
+                **options,
+            )
+        return [self._completion(row) for row in out[:, width:].tolist()]
+
+    def _completion(self, ids: list[int]) -> Completion:
+        end = next((at for at, token in enumerate(ids) if token in self.eos_ids), None)
+        kept = ids if end is None else ids[:end]
+        text = self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        finish: Finish = "length" if end is None else "stop"
+        return Completion(text=text, n_tokens=len(kept), finish=finish, token_ids=tuple(kept))

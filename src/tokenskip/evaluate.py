@@ -1,0 +1,193 @@
+"""Stage 7: every arm on the same problems. Writes `eval/ARM.jsonl`, one graded completion a line.
+
+Times go to `eval/timings.jsonl`, apart from the completions, so that those are the same bytes in every run. A greedy
+chain that is cut off is a prefix of the original's, so truncation reads the original's rows instead of decoding again.
+
+    tokenskip evaluate runs/NAME
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tokenskip.arms import Arm, label
+from tokenskip.config import RunConfig
+from tokenskip.generate import TokenCount, complete, trajectory_of
+from tokenskip.grade import grade_trajectory
+from tokenskip.progress import Progress
+from tokenskip.prompts import Prompts
+from tokenskip.store import EVAL, Row, RunFolder, dump_row, read_rows, trajectory_from_row, trajectory_row
+from tokenskip.types import Backend, Completion, Problem, Sampling, Task, Trajectory
+
+TIMINGS = f"{EVAL}/timings.jsonl"
+ANSWER_CAP = 48
+"""Tokens that a forced answer may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What all arms share."""
+
+    folder: RunFolder
+    task: Task
+    prompts: Prompts
+    count: TokenCount
+    problems: Callable[[], Iterable[Problem]]
+    backend: Callable[[str], Backend]
+    progress: Progress
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return self.folder.config
+
+    @property
+    def sampling(self) -> Sampling:
+        """How every arm decodes: greedily, under one cap."""
+        return Sampling(max_new_tokens=self.config.evaluate.max_new_tokens or self.config.generate.max_new_tokens)
+
+
+def rows_of(arms: Sequence[Arm], ratios: Sequence[float]) -> Iterator[tuple[Arm, float]]:
+    """(arm, ratio) of every row; 1.0 for arms without a dial. A chain that is cut at 1 or a marker of 1 is no arm."""
+    for arm in arms:
+        if not arm.dial:
+            yield arm, 1.0
+            continue
+        for ratio in sorted(ratios, reverse=True):
+            if ratio < 1 or arm.weights != "base":
+                yield arm, ratio
+
+
+def run_arm(bench: Bench, arm: Arm, ratio: float) -> None:
+    """Complete and grade all problems under one arm; goes on where a killed run stopped."""
+    name = label(arm, ratio)
+    inputs: Iterable[Any] = (
+        zip(bench.problems(), read_arm(bench.folder, "original"), strict=True)
+        if arm.cut
+        else ((problem, None) for problem in bench.problems())
+    )
+
+    def make() -> Callable[[Sequence[Any]], Sequence[Row]]:
+        backend = bench.backend(arm.weights)
+
+        def work(items: Sequence[tuple[Problem, Trajectory | None]]) -> Sequence[Row]:
+            if arm.cut:
+                done = _cut_off(bench, arm, ratio, items, backend)
+            else:
+                done = _complete(bench, arm, ratio, [problem for problem, _ in items], backend)
+            return [trajectory_row(grade_trajectory(one, bench.task)) for one in done]
+
+        return work
+
+    bench.folder.grow(
+        f"{EVAL}/{name}.jsonl",
+        inputs,
+        make,
+        window=4 * bench.config.evaluate.batch_size,
+        progress=bench.progress,
+        title=f"evaluate {name}",
+    )
+
+
+def time_arm(bench: Bench, arm: Arm, ratio: float) -> None:
+    """Time a few problems one by one, after one that does not count; nothing when it was done before."""
+    n = bench.config.evaluate.latency_samples
+    if not n or arm.cut or any(_is_timing_of(row, arm, ratio, 1) for row in read_timings(bench.folder)):
+        return
+    backend = bench.backend(arm.weights)
+    for i, problem in zip(range(-1, n), [*bench.problems()][: n + 1], strict=False):
+        prompt = _prompt(bench, arm, ratio, problem)
+        start = time.perf_counter()
+        backend.generate([prompt], bench.sampling)
+        if i >= 0:
+            _note_time(bench, arm, ratio, 1, 1, time.perf_counter() - start)
+
+
+def read_arm(folder: RunFolder, name: str) -> Iterator[Trajectory]:
+    """The graded completions of one row of the evaluation."""
+    return map(trajectory_from_row, read_rows(folder.require(f"{EVAL}/{name}.jsonl")))
+
+
+def read_timings(folder: RunFolder) -> list[Row]:
+    """All that was timed: `{arm, ratio, batch_size, n, seconds}`."""
+    file = folder.file(TIMINGS)
+    return list(read_rows(file)) if file.exists() else []
+
+
+def _prompt(bench: Bench, arm: Arm, ratio: float, problem: Problem) -> Any:
+    return bench.prompts.prompt(problem.question, ratio if arm.marker else 1.0, instruction=arm.instruction)
+
+
+def _complete(
+    bench: Bench, arm: Arm, ratio: float, problems: Sequence[Problem], backend: Backend
+) -> list[Trajectory]:
+    prompts = [_prompt(bench, arm, ratio, problem) for problem in problems]
+    start = time.perf_counter()
+    done = complete(problems, prompts, backend, bench.sampling, bench.config.prompt, bench.count)
+    size = bench.config.evaluate.batch_size
+    _note_time(bench, arm, ratio, size, len(problems), time.perf_counter() - start)
+    return [replace(one, ratio=ratio) for one in done]
+
+
+def _cut_off(
+    bench: Bench, arm: Arm, ratio: float, items: Sequence[tuple[Problem, Trajectory | None]], backend: Backend
+) -> list[Trajectory]:
+    """The original's chains under a cap of `ratio` × token cap; those that fit are untouched."""
+    budget = int(bench.sampling.max_new_tokens * ratio)
+    done: dict[int, Trajectory] = {}
+    open_chains: list[tuple[int, Problem, list[int]]] = []
+    for i, (problem, original) in enumerate(items):
+        assert original is not None
+        assert original.id == problem.id
+        if original.n_tokens <= budget and original.finish == "stop":
+            done[i] = replace(original, ratio=ratio, grade=None, dropped=None)
+            continue
+        ids = bench.prompts.ids(original.output)[:budget]
+        text = bench.prompts.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        cut = Completion(text=text, n_tokens=len(ids), finish="length")
+        done[i] = trajectory_of(problem, ratio, cut, bench.config.prompt, bench.count)
+        open_chains.append((i, problem, ids))
+    if arm.forced and open_chains:
+        prompts = []
+        forced = bench.prompts.forced_answer()
+        for _, problem, ids in open_chains:
+            asked = bench.prompts.prompt(problem.question)
+            prompts.append(
+                replace(
+                    asked,
+                    token_ids=(*asked.token_ids, *ids, *bench.prompts.ids(forced)),
+                    prefill=done[_].output + forced,
+                    max_new_tokens=ANSWER_CAP,
+                )
+            )
+        answers = backend.generate(prompts, bench.sampling)
+        for (i, _problem, _ids), answer in zip(open_chains, answers, strict=True):
+            done[i] = _with_answer(done[i], forced, answer)
+    return [done[i] for i in range(len(items))]
+
+
+def _with_answer(chain: Trajectory, forced: str, answer: Completion) -> Trajectory:
+    """A chain that was cut off, with the answer that was then forced out of the model."""
+    if answer.error:
+        return replace(chain, finish="error").drop(f"backend error: {answer.error}")
+    tail = forced + answer.text
+    return replace(
+        chain,
+        output=chain.head + chain.cot + tail,
+        tail=tail,
+        n_tokens=chain.n_tokens + answer.n_tokens,
+        finish=answer.finish,
+    )
+
+
+def _note_time(bench: Bench, arm: Arm, ratio: float, batch_size: int, n: int, seconds: float) -> None:
+    row = {"arm": arm.name, "ratio": ratio, "batch_size": batch_size, "n": n, "seconds": round(seconds, 6)}
+    with bench.folder.file(TIMINGS).open("a", encoding="utf-8") as out:
+        out.write(dump_row(row))
+
+
+def _is_timing_of(row: Row, arm: Arm, ratio: float, batch_size: int) -> bool:
+    return (row["arm"], row["ratio"], row["batch_size"]) == (arm.name, ratio, batch_size)

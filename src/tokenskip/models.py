@@ -1,0 +1,123 @@
+"""Model names -> loaded models; what can be wrong with a name is said before anything is loaded.
+
+Weights are read from safetensors only, and code that comes with a model runs only with `trust_remote_code: true`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from tokenskip.config import ModelConfig
+from tokenskip.embedded import model_path
+from tokenskip.errors import ModelError
+
+EMBEDDED = "embedded"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
+
+
+def resolve_model(path: str) -> str:
+    """`path` as transformers takes it: a folder that holds a model, or a hub id that can be reached.
+
+    Raises:
+        ModelError: there is no such folder, it holds no model, or the hub id is neither cached nor reachable.
+    """
+    if path == EMBEDDED:
+        return str(model_path())
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if (folder / "config.json").exists():
+            return str(folder)
+        if (folder / "adapter_config.json").exists():
+            raise ModelError(f"{path} is an adapter, not a model: give its base as the model and this as --adapter")
+        raise ModelError(f"{path} holds no model (no config.json in it)")
+    if folder.exists():
+        raise ModelError(f"{path} is a file: give the folder that holds the model")
+    if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
+        raise ModelError(f"no model folder {path}: give 'embedded', a local folder, or a hub id such as Qwen/Qwen2.5-7B")
+    if _is_offline() and not _is_cached(path):
+        raise ModelError(
+            f"{path} is neither a folder here nor in the local hub cache, and HF_HUB_OFFLINE is set: "
+            "unset it, or give the path of a local copy"
+        )
+    return path
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The model's tokenizer, padding on the left, with a pad token.
+
+    Raises:
+        ModelError: it cannot be loaded, or is not a fast tokenizer (character offsets are needed).
+    """
+    from transformers import AutoTokenizer
+
+    source = resolve_model(config.path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{config.path}: the tokenizer cannot be loaded: {_first_line(error)}") from None
+    if not tokenizer.is_fast:
+        raise ModelError(f"{config.path}: only a slow tokenizer; a fast one (tokenizer.json) is needed for offsets")
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(config: ModelConfig, adapter: Path | None = None) -> Any:
+    """The model in eval mode on its device; an adapter's weights are merged in memory, so that it costs no time.
+
+    Raises:
+        ModelError: the weights or the adapter cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source = resolve_model(config.path)
+    device = pick_device(config.device)
+    dtype = {"auto": torch.float32 if device == "cpu" else torch.bfloat16}.get(config.dtype) or getattr(
+        torch, config.dtype
+    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source if adapter is None or not (adapter / "config.json").exists() else str(adapter),
+            revision=config.revision,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=config.trust_remote_code,
+        )
+        if adapter is not None and (adapter / "adapter_config.json").exists():
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{config.path}: the model cannot be loaded: {_first_line(error)}") from None
+    return model.to(device).eval()
+
+
+def pick_device(device: str) -> str:
+    """`device`, with 'auto' resolved to the accelerator of this machine, or 'cpu'."""
+    import torch
+
+    if device != "auto":
+        return device
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator.type if accelerator else "cpu"
+
+
+def _is_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def _is_cached(hub_id: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,361 @@
+"""The whole run, top to bottom: this file reads as the method.
+
+    generate   the target model answers the training problems            completions.jsonl
+    grade      right, wrong, or impossible to tell                       trajectories.jsonl
+    score      an importance for every part of every right chain         scores.jsonl
+    prune      every chain cut to its ratios, then the training rows     pruned.jsonl, train.jsonl
+    train      LoRA on `question <eos> ratio <eos> -> pruned chain`      adapter/
+    evaluate   all arms on the same problems                             eval/
+    report     every number, and a page to open                          results.json, report.html
+
+This and the command line are the only places where names become objects.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenskip import plugins
+from tokenskip.arms import ARMS
+from tokenskip.config import RunConfig
+from tokenskip.dataset import training_rows
+from tokenskip.errors import ConfigError, StageError, unknown_name
+from tokenskip.evaluate import Bench, rows_of, run_arm, time_arm
+from tokenskip.generate import complete, repeat
+from tokenskip.grade import grade_trajectory
+from tokenskip.models import load_model, load_tokenizer, resolve_model
+from tokenskip.progress import Progress, Silent
+from tokenskip.prompts import Prompts
+from tokenskip.prune import corpus_thresholds, draw_ratio, prune_trajectory, token_counter
+from tokenskip.store import (
+    ADAPTER,
+    COMPLETIONS,
+    PRUNED,
+    SCORES,
+    TRAIN,
+    TRAJECTORIES,
+    Row,
+    RunFolder,
+    dump_row,
+    pruned_row,
+    read_rows,
+    scores_row,
+    trajectory_from_row,
+    trajectory_row,
+)
+from tokenskip.train import train as train_adapter
+from tokenskip.types import Backend, Problem, Sampling, Scorer, Task, Trajectory
+
+SCORE_WINDOW = 256
+"""Trajectories between two writes of `scores.jsonl`: sorted by length and batched inside, lost at most on a kill."""
+
+CONTROL = "control-random"
+"""Sub-folder with the run of the random-pruning arm: the same trajectories, scored by chance."""
+
+
+class Run:
+    """A run folder with the objects that its configuration names; each is made when first needed, and checked before.
+
+    Raises:
+        TokenskipError: a name, path or folder that cannot be used; nothing heavy has been loaded by then.
+    """
+
+    def __init__(self, path: Path, config: RunConfig, progress: Progress | None = None) -> None:
+        self.config = config
+        self.progress = progress or Silent()
+        self.task: Task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
+        plugins.load("backend", config.generate.backend, plugins.BACKENDS)
+        check_scorer(config)
+        resolve_model(config.model.path)
+        self.folder = RunFolder(path, config)
+        self._backends: dict[str, Backend] = {}
+
+    def __enter__(self) -> Run:
+        self.folder.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.free()
+        self.folder.__exit__(*exception)
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """The renderer of prompts, with the target's tokenizer."""
+        return Prompts(load_tokenizer(self.config.model), self.config.prompt)
+
+    @cached_property
+    def count(self) -> Any:
+        """Counts text in the target model's tokens."""
+        return token_counter(self.prompts.tokenizer)
+
+    def problems(self, split: str) -> Iterable[Problem]:
+        """Training or test problems, limited as configured."""
+        limit = self.config.task.train_limit if split == "train" else self.config.task.test_limit
+        return self.task.problems(split, limit)
+
+    def backend(self, weights: str = "base") -> Backend:
+        """The backend over the untouched model, or over the adapter of this run or of its random control."""
+        if weights not in self._backends:
+            self.free()  # one model in memory at a time
+            adapter = {"base": None, "tokenskip": self.folder.path, "random": self.folder.path / CONTROL}[weights]
+            if adapter is not None:
+                adapter = adapter / ADAPTER
+                if not adapter.exists():
+                    raise StageError(f"{self.folder.path} has no {adapter.relative_to(self.folder.path)}: train first")
+            self._backends[weights] = self._make_backend(adapter)
+        return self._backends[weights]
+
+    def free(self) -> None:
+        """Let go of every loaded model."""
+        for backend in self._backends.values():
+            backend.close()
+        self._backends.clear()
+        gc.collect()
+
+    def _make_backend(self, adapter: Path | None) -> Backend:
+        factory = plugins.load("backend", self.config.generate.backend, plugins.BACKENDS)
+        made: Backend = factory(
+            load_model(self.config.model, adapter),
+            self.prompts.tokenizer,
+            batch_size=self.config.generate.batch_size,
+            **self.config.generate.options,
+        )
+        return made
+
+
+def run(job: Run) -> None:
+    """All stages; each is skipped over as far as it has been done before."""
+    generate(job)
+    grade(job)
+    score(job)
+    prune(job)
+    train(job)
+    if "random" in job.config.evaluate.arms:
+        train_control(job)
+    evaluate(job)
+    report(job)
+
+
+def generate(job: Run) -> None:
+    """Stage 1. Raises DataError when the task has no problems."""
+    settings = job.config.generate
+    sampling = Sampling(
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        seed=job.config.seed,
+    )
+
+    def make() -> Callable[[Sequence[Problem]], list[Row]]:
+        backend = job.backend()
+
+        def work(problems: Sequence[Problem]) -> list[Row]:
+            prompts = [job.prompts.prompt(problem.question) for problem in problems]
+            done = complete(problems, prompts, backend, sampling, job.config.prompt, job.count)
+            return [trajectory_row(one) for one in done]
+
+        return work
+
+    problems = repeat(job.problems("train"), settings.samples)
+    window = 4 * settings.batch_size
+    _grow(job, COMPLETIONS, problems, make, window, "generate", job.config.task.train_limit)
+
+
+def grade(job: Run) -> None:
+    """Stage 2."""
+    completions = map(trajectory_from_row, read_rows(job.folder.require(COMPLETIONS)))
+
+    def work(window: Sequence[Trajectory]) -> list[Row]:
+        return [trajectory_row(grade_trajectory(one, job.task)) for one in window]
+
+    _grow(job, TRAJECTORIES, completions, lambda: work, SCORE_WINDOW, "grade")
+
+
+def score(job: Run) -> None:
+    """Stage 3. Raises StageError when there is no correct trajectory."""
+    _need_correct(job)
+
+    def make() -> Callable[[Sequence[Trajectory]], list[Row]]:
+        job.free()  # one model in memory at a time
+        scorer = make_scorer(job.config, job.prompts)
+
+        def work(window: Sequence[Trajectory]) -> list[Row]:
+            alive = [one for one in window if not one.dropped]
+            scores = dict(zip((one.id for one in alive), scorer.score(alive) if alive else [], strict=True))
+            return [scores_row(replace(one, scores=scores.get(one.id))) for one in window]
+
+        return work
+
+    _grow(job, SCORES, job.folder.trajectories(), make, SCORE_WINDOW, "score")
+
+
+def prune(job: Run) -> None:
+    """Stages 4 and 5: the pruned chains, and from them the training rows (written anew as a whole)."""
+    settings = job.config.prune
+    _need_correct(job)
+    job.folder.require(SCORES)
+
+    def make() -> Callable[[Sequence[Trajectory]], list[Row]]:
+        thresholds = None
+        if settings.cut == "corpus":
+            scored = ((one.cot, one.scores) for one in job.folder.trajectories(SCORES) if one.scores)
+            thresholds = corpus_thresholds(scored, settings.ratios, job.count, settings)
+
+        def work(window: Sequence[Trajectory]) -> list[Row]:
+            return [pruned_row(_prune_one(job, one, thresholds)) for one in window]
+
+        return work
+
+    _grow(job, PRUNED, job.folder.trajectories(SCORES), make, SCORE_WINDOW, "prune")
+    draft = job.folder.file(TRAIN + ".tmp")
+    with draft.open("w", encoding="utf-8") as out:
+        for trajectory in job.folder.trajectories(PRUNED):
+            out.writelines(map(dump_row, training_rows(trajectory, job.prompts)))
+    draft.replace(job.folder.file(TRAIN))
+
+
+def train(job: Run) -> None:
+    """Stage 6."""
+    job.free()
+    train_adapter(job.folder, job.prompts, job.progress)
+
+
+def train_control(job: Run) -> None:
+    """The adapter of the `random` arm: the same trajectories, budget and training, importance by chance."""
+    path = job.folder.path / CONTROL
+    if (path / ADAPTER).exists():
+        return
+    control_score = job.config.score.model_copy(update={"scorer": "random", "model": None, "options": {}})
+    config = job.config.model_copy(update={"name": CONTROL, "score": control_score})
+    with Run(path, config, job.progress) as control:
+        for name in (COMPLETIONS, TRAJECTORIES):
+            if not control.folder.file(name).exists():
+                shutil.copyfile(job.folder.file(name), control.folder.file(name))
+        score(control)
+        prune(control)
+        train(control)
+
+
+def evaluate(job: Run) -> None:
+    """Stage 7."""
+    bench = Bench(
+        folder=job.folder,
+        task=job.task,
+        prompts=job.prompts,
+        count=job.count,
+        problems=lambda: job.problems("test"),
+        backend=job.backend,
+        progress=job.progress,
+    )
+    settings = job.config.evaluate
+    names = sorted(settings.arms, key=lambda name: (ARMS[name].weights, name != "original"))
+    for arm, ratio in rows_of([ARMS[name] for name in names], settings.ratios):
+        run_arm(bench, arm, ratio)
+        time_arm(bench, arm, ratio)
+
+
+def report(job: Run) -> Path:
+    """Stage 8: the path of `report.html`."""
+    from tokenskip.report import write_report
+    from tokenskip.results import write_results
+
+    write_results(job.folder)
+    return write_report(job.folder.path)
+
+
+def check_scorer(config: RunConfig) -> None:
+    """ConfigError when the scorer is unknown or does not take one of `score.options`."""
+    scorer = plugins.load("scorer", config.score.scorer, plugins.SCORERS)
+    accepted = [name for name in inspect.signature(scorer).parameters if name not in _PROVIDED]
+    for option in config.score.options:
+        if option not in accepted:
+            raise ConfigError(f"score.options of {config.score.scorer}: {unknown_name('option', option, accepted)}")
+    if config.score.model and "model" in inspect.signature(scorer).parameters and config.score.model != "embedded":
+        resolve_model(config.score.model)
+
+
+_PROVIDED = ("model", "tokenizer", "render", "batch_tokens", "seed", "device", "dtype")
+
+
+def make_scorer(config: RunConfig, prompts: Prompts) -> Scorer:
+    """The configured scorer. It is given what its constructor names.
+
+    A scorer that takes `render` scores with a causal LM: `score.model`, by default the target itself, loaded. One that
+    takes only `model` is handed the path and loads what it needs.
+    """
+    settings = config.score
+    factory = plugins.load("scorer", settings.scorer, plugins.SCORERS)
+    wanted = inspect.signature(factory).parameters
+    provided: dict[str, Any] = {
+        "batch_tokens": settings.batch_tokens,
+        "seed": config.seed,
+        "device": config.model.device,
+        "dtype": config.model.dtype,
+    }
+    if "render" in wanted:
+        provided |= _causal_model(config, prompts)
+    elif settings.model:
+        provided["model"] = settings.model
+    chosen = {name: value for name, value in provided.items() if name in wanted}
+    scorer: Scorer = factory(**chosen, **settings.options)
+    return scorer
+
+
+def _causal_model(config: RunConfig, prompts: Prompts) -> dict[str, Any]:
+    """The loaded model of a causal scorer, its tokenizer, and its rendering of a trajectory's prompt."""
+    model_config = config.model
+    if config.score.model:
+        model_config = model_config.model_copy(update={"path": config.score.model, "revision": None})
+        prompts = Prompts(load_tokenizer(model_config), config.prompt)
+
+    def render(trajectory: Trajectory) -> list[int]:
+        return list(prompts.prompt(trajectory.question).token_ids) + prompts.ids(trajectory.head)
+
+    return {"model": load_model(model_config), "tokenizer": prompts.tokenizer, "render": render}
+
+
+def _prune_one(job: Run, trajectory: Trajectory, thresholds: dict[float, float] | None) -> Trajectory:
+    if trajectory.dropped:
+        return trajectory
+    settings = job.config.prune
+    ratios = settings.ratios
+    if settings.per_trajectory == "one":
+        ratios = (draw_ratio(trajectory.id, ratios, job.config.seed),)
+    return prune_trajectory(trajectory, ratios, job.count, settings, thresholds)
+
+
+def _need_correct(job: Run) -> None:
+    """StageError unless something is left to learn from, with the reasons of what is not."""
+    dropped: dict[str, int] = {}
+    total = correct = 0
+    for row in read_rows(job.folder.require(TRAJECTORIES)):
+        total += 1
+        if row["dropped"]:
+            dropped[row["dropped"]] = dropped.get(row["dropped"], 0) + 1
+        else:
+            correct += 1
+    if not correct:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(dropped.items(), key=lambda one: -one[1])[:3])
+        raise StageError(
+            f"0 of {total} trajectories are correct: nothing to train on ({reasons or 'no problems'}); "
+            f"everything is kept in {job.folder.path}. Try a stronger model, another prompt or a higher token cap"
+        )
+
+
+def _grow(
+    job: Run,
+    name: str,
+    inputs: Iterable[Any],
+    make: Callable[[], Callable[[Sequence[Any]], Sequence[Row]]],
+    window: int,
+    title: str,
+    total: int | None = None,
+) -> int:
+    return job.folder.grow(name, inputs, make, window=window, progress=job.progress, title=title, total=total)

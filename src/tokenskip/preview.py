@@ -1,0 +1,156 @@
+"""What a person looks at in a terminal: kept and skipped text in colour, an answer beside its shorter one, a dry run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.columns import Columns
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from tokenskip import plugins
+from tokenskip.config import RunConfig, load_recipe
+from tokenskip.embedded import adapter_path
+from tokenskip.errors import ConfigError, ModelError
+from tokenskip.files import read_chains
+from tokenskip.generate import complete
+from tokenskip.models import EMBEDDED, load_model, load_tokenizer, resolve_model
+from tokenskip.pipeline import check_scorer
+from tokenskip.prompts import Prompts, spell_ratio
+from tokenskip.prune import token_counter
+from tokenskip.store import read_rows
+from tokenskip.types import Problem, Sampling, Trajectory
+
+KEPT, SKIPPED = "bold green", "dim strike"
+ANSWER = "bold"
+
+
+def coloured(cot: str, kept: Sequence[Sequence[int]]) -> Text:
+    """The CoT with what is kept and what is skipped set apart."""
+    text = Text(cot, style=SKIPPED)
+    whole = Text()
+    at = 0
+    for start, end in kept:
+        whole.append(cot[at:start], SKIPPED)
+        whole.append(cot[start:end], KEPT)
+        at = end
+    whole.append(cot[at:], SKIPPED)
+    return whole if kept else text
+
+
+def show_pruned(source: Path, output: Path, n: int) -> None:
+    """Print the first `n` pruned texts of a file over the chains they come from."""
+    if not n:
+        return
+    chains: dict[str, Trajectory] = {}
+    stream = read_chains(source)
+    console = Console()
+    for row in islice(read_rows(output), n):
+        while row["id"] not in chains:
+            one = next(stream)
+            chains[one.id] = one
+        title = f"{row['id']}  ratio {row['ratio']}: {row['n_tokens']} -> {row['n_tokens_pruned']} tokens"
+        console.print(Panel(coloured(chains[row["id"]].cot, row["kept"]), title=Text(title), title_align="left"))
+
+
+def ask(question: str, ratio: float, base: str, adapter: Path | None, overrides: Sequence[str]) -> None:
+    """Answer one question with the untouched model and with the adapter at `ratio`; print both, tokens and times.
+
+    Raises:
+        ConfigError, ModelError: a wrong ratio, an empty question, a model or adapter that is not there.
+    """
+    asked = float(spell_ratio(ratio))
+    if not question.strip():
+        raise ConfigError("the question is empty")
+    if adapter is None:
+        if base != EMBEDDED:
+            raise ConfigError(f"--base {base} needs --adapter DIR (the adapter/ folder of its run)")
+        adapter = adapter_path()
+    if not (adapter / "adapter_config.json").exists() and not (adapter / "config.json").exists():
+        raise ModelError(f"no adapter in {adapter}: give the adapter/ folder of a run")
+    config = load_recipe(None, [f"model.path={base}", *overrides])
+    resolve_model(config.model.path)
+    prompts = Prompts(load_tokenizer(config.model), config.prompt)
+    whole, whole_s = _answer(config, prompts, question, None, 1.0)
+    short, short_s = _answer(config, prompts, question, adapter, asked)
+    saved = 1 - short.n_cot_tokens / whole.n_cot_tokens if whole.n_cot_tokens else 0.0
+    console = Console()
+    table = Table(box=None, expand=True, show_header=False, padding=(0, 1))
+    table.add_row(_panel("original", whole, whole_s), _panel(f"ratio {spell_ratio(asked)}", short, short_s))
+    console.print(table)
+    console.print(
+        f"{whole.n_cot_tokens} -> {short.n_cot_tokens} CoT tokens ({saved:.0%} saved), {whole_s:.2f} s -> {short_s:.2f} s"
+    )
+
+
+def _answer(
+    config: RunConfig, prompts: Prompts, question: str, adapter: Path | None, ratio: float
+) -> tuple[Trajectory, float]:
+    """The model's answer and the seconds it took, loading and a short warm-up excluded."""
+    backend: Any = plugins.load("backend", config.generate.backend, plugins.BACKENDS)(
+        load_model(config.model, adapter), prompts.tokenizer
+    )
+    prompt = prompts.prompt(question, ratio)
+    problem = Problem(id="ask", question=question, gold="")
+    backend.generate([prompt], Sampling(max_new_tokens=2))
+    start = time.perf_counter()
+    done = complete(
+        [problem],
+        [prompt],
+        backend,
+        Sampling(max_new_tokens=config.generate.max_new_tokens),
+        config.prompt,
+        token_counter(prompts.tokenizer),
+    )
+    return done[0], time.perf_counter() - start
+
+
+def _panel(title: str, one: Trajectory, seconds: float) -> Panel:
+    text = Text(one.cot)
+    text.append(one.tail, ANSWER)
+    if one.finish == "length":
+        text.append(" [cut off at the token cap]", "red")
+    if one.finish == "error":
+        text.append(one.dropped or "failed", "red")
+    return Panel(text, title=Text(title), subtitle=f"{one.n_cot_tokens} CoT tokens, {seconds:.2f} s", title_align="left")
+
+
+def dry_run(config: RunConfig) -> None:
+    """Resolve everything a run needs and show it: settings, prompts with what is trained on, sizes; nothing is run.
+
+    Raises:
+        TokenskipError: whatever would stop the run before its first stage.
+    """
+    console = Console()
+    task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
+    plugins.load("backend", config.generate.backend, plugins.BACKENDS)
+    check_scorer(config)
+    source = resolve_model(config.model.path)
+    local = Path(source).exists()
+    console.print(f"model: {source}" + ("" if local else " (would be downloaded)"), markup=False)
+    console.print_json(config.model_dump_json())
+    if not local:
+        return
+    prompts = Prompts(load_tokenizer(config.model), config.prompt)
+    problems = list(islice(task.problems("train", config.task.train_limit), 3))
+    panels = []
+    for problem, ratio in zip(problems, (1.0, config.prune.ratios[0], 0.6), strict=False):
+        text = Text(prompts.text(prompts.messages(problem.question), ratio), "dim")
+        text.append("… chain of thought …", KEPT)
+        text.append(f"{prompts.forced_answer()} {problem.gold}{prompts.tokenizer.eos_token}", KEPT)
+        panels.append(Panel(text, title=Text(f"{problem.id}, ratio {ratio} (green: trained on)"), title_align="left"))
+    console.print(Columns(panels))
+    n_train = sum(1 for _ in task.problems("train", config.task.train_limit))
+    n_test = sum(1 for _ in task.problems("test", config.task.test_limit))
+    rows = n_train * (len(config.prune.ratios) if config.prune.per_trajectory == "all" else 1)
+    cap = config.generate.max_new_tokens
+    console.print(
+        f"{n_train} training problems (at most {n_train * config.generate.samples * cap:,} tokens to generate), "
+        f"at most {rows:,} training rows, {n_test} evaluation problems per arm and ratio"
+    )

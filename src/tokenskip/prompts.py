@@ -1,0 +1,147 @@
+"""The only place where a prompt or a ratio marker is rendered: for training, for our backends and for any server.
+
+The marker is the paper's (section 3.3): `question <eos> γ <eos>` behind the last user turn; γ = 1 is the plain question.
+It lives in the chat template, as a prefix that rewrites `messages` and then lets the model's own template run untouched:
+
+    tokenizer = add_ratio_control(AutoTokenizer.from_pretrained(...))
+    tokenizer.apply_chat_template(messages, add_generation_prompt=True, compression_ratio=0.6)
+
+Without `compression_ratio`, or with 1 or None, the rendering is the original template's, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from tokenskip.config import PromptConfig, check_ratio
+from tokenskip.errors import ConfigError, ModelError
+from tokenskip.types import Message, Prompt
+
+_BEGIN, _END = "{#- tokenskip: ratio control -#}", "{#- tokenskip: end -#}"
+
+# Every construct here also exists in MiniJinja, so servers written in Rust or C++ render the same bytes.
+# A delimiter inside the user's own text is taken out whenever a ratio is asked for: only the caller sets the ratio.
+_CONTROL = """\
+{%- if compression_ratio is defined and compression_ratio is not none and (compression_ratio | float) != 1.0 -%}
+{%- set tsk = namespace(last=-1, out=[], ratio=(compression_ratio | float | round(4)), parts=[], text=-1) -%}
+{%- if tsk.ratio <= 0 or tsk.ratio > 1 -%}
+{{- raise_exception('compression_ratio must be above 0 and at most 1, given: ' + (compression_ratio | string)) -}}
+{%- endif -%}
+{%- set tsk_mark = DELIMITER + (tsk.ratio | string) + DELIMITER -%}
+{%- for m in messages -%}{%- if m['role'] == 'user' -%}{%- set tsk.last = loop.index0 -%}{%- endif -%}{%- endfor -%}
+{%- for m in messages -%}
+{%- if loop.index0 != tsk.last -%}
+{%- set tsk.out = tsk.out + [m] -%}
+{%- elif m['content'] is string -%}
+{%- set tsk.out = tsk.out + [{'role': 'user', 'content': m['content'] | replace(DELIMITER, '') + tsk_mark}] -%}
+{%- else -%}
+{%- for p in m['content'] -%}{%- if p['type'] == 'text' -%}{%- set tsk.text = loop.index0 -%}{%- endif -%}{%- endfor -%}
+{%- for p in m['content'] -%}
+{%- if p['type'] != 'text' -%}{%- set tsk.parts = tsk.parts + [p] -%}
+{%- else -%}
+{%- set tsk_end = tsk_mark if loop.index0 == tsk.text else '' -%}
+{%- set tsk.parts = tsk.parts + [{'type': 'text', 'text': p['text'] | replace(DELIMITER, '') + tsk_end}] -%}
+{%- endif -%}
+{%- endfor -%}
+{%- set tsk.out = tsk.out + [{'role': 'user', 'content': tsk.parts}] -%}
+{%- endif -%}
+{%- endfor -%}
+{%- set messages = tsk.out -%}
+{%- endif -%}
+"""
+
+PLAIN_TEMPLATE = "{%- for message in messages -%}{{ message['content'] }}{{ '\\n' }}{%- endfor -%}"
+"""What a model without a chat template gets: every turn's content and a line break."""
+
+
+def spell_ratio(ratio: float | str) -> str:
+    """The one spelling of a ratio in prompts and file names: `0.6`, never `0.60000000001`.
+
+    Raises:
+        ConfigError: not a number above 0 and at most 1.
+    """
+    try:
+        return str(check_ratio(float(ratio)))
+    except ValueError:
+        raise ConfigError(f"a ratio is a number above 0 and at most 1, such as 0.6; given: {ratio!r}") from None
+
+
+def add_ratio_control(tokenizer: Any, delimiter: str = "eos_token") -> Any:
+    """`tokenizer`, its chat template extended by `compression_ratio`; saving it carries the template along.
+
+    `delimiter` is 'eos_token' or the text that encloses the ratio, for example '<|eot_id|>' for the adapters that the
+    paper's authors released for Qwen. Calling it again replaces the control that is there.
+
+    Raises:
+        ModelError: the tokenizer has no eos token to enclose the ratio with, or several templates by name.
+    """
+    if delimiter == "eos_token" and not tokenizer.eos_token:
+        raise ModelError("the tokenizer has no eos token: set prompt.delimiter to the text that encloses the ratio")
+    template = tokenizer.chat_template or PLAIN_TEMPLATE
+    if not isinstance(template, str):
+        raise ModelError("the tokenizer has several named chat templates: keep one (tokenizer.chat_template = ...)")
+    if _END in template:
+        template = template.partition(_END)[2]
+    literal = "eos_token" if delimiter == "eos_token" else json.dumps(delimiter)
+    tokenizer.chat_template = _BEGIN + _CONTROL.replace("DELIMITER", literal) + _END + template
+    return tokenizer
+
+
+def has_ratio_control(template: str | None) -> bool:
+    """Whether a chat template knows `compression_ratio` the way this package writes it."""
+    return bool(template) and _END in str(template)
+
+
+class Prompts:
+    """Questions -> prompts for one tokenizer and one `PromptConfig`. The tokenizer's template gets the ratio control."""
+
+    def __init__(self, tokenizer: Any, config: PromptConfig) -> None:
+        self.tokenizer = add_ratio_control(tokenizer, config.delimiter)
+        self.config = config
+
+    def messages(self, question: str, instruction: str = "") -> tuple[Message, ...]:
+        """The chat turns of a question; `instruction` goes behind it, as prompt-only baselines do."""
+        content = self.config.template.replace("{question}", question)
+        if instruction:
+            content = f"{content} {instruction}"
+        system = ({"role": "system", "content": self.config.system},) if self.config.system else ()
+        return (*system, {"role": "user", "content": content})
+
+    def text(self, messages: Sequence[Message], ratio: float = 1.0) -> str:
+        """The rendered prompt, up to and including the beginning of the assistant's turn."""
+        rendered: str = self.tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=False, **ratio_kwargs(ratio)
+        )
+        return rendered
+
+    def prompt(
+        self, question: str, ratio: float = 1.0, *, instruction: str = "", prefill: str = "", cap: int | None = None
+    ) -> Prompt:
+        """A prompt with the token ids that are the same in training and inference."""
+        messages = self.messages(question, instruction)
+        ids = self.ids(self.text(messages, ratio)) + (self.ids(prefill) if prefill else [])
+        return Prompt(messages=messages, ratio=ratio, token_ids=tuple(ids), prefill=prefill, max_new_tokens=cap)
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of text that is rendered already: nothing is added."""
+        encoded: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return encoded
+
+    def completion_ids(self, text: str) -> list[int]:
+        """Token ids of a completion to train on: the text and the end-of-sequence token."""
+        return [*self.ids(text), self.tokenizer.eos_token_id]
+
+    def forced_answer(self) -> str:
+        """What a serving-side thinking budget appends to a chain that is cut off, so that an answer follows."""
+        return {
+            "trigger": f"\n\n{self.config.trigger}",
+            "boxed": "\n\nThe final answer is \\boxed{",
+            "think": "\n</think>\n\n",
+        }[self.config.answer]
+
+
+def ratio_kwargs(ratio: float) -> dict[str, str]:
+    """The chat-template arguments of a ratio: none for 1, as servers and training data pass them."""
+    return {} if ratio == 1 else {"compression_ratio": spell_ratio(ratio)}

@@ -1,0 +1,163 @@
+"""Every number the report shows: run folder -> `results.json`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tokenskip.arms import ARMS, label
+from tokenskip.errors import RunError, StageError
+from tokenskip.evaluate import read_arm, read_timings, rows_of
+from tokenskip.metrics import summarise_arm, warnings
+from tokenskip.store import (
+    EVAL,
+    PRUNED,
+    RESULTS,
+    SCORES,
+    TRAIN,
+
+    Row,
+    RunFolder,
+    read_manifest,
+    read_rows,
+    write_atomically,
+)
+from tokenskip.types import Trajectory
+
+N_SAMPLES = 4
+N_PROBLEMS = 200
+
+
+def write_results(folder: RunFolder) -> dict[str, Any]:
+    """Sum up the run and write `results.json`; returns what it holds.
+
+    Raises:
+        StageError: the original model has not been evaluated yet.
+    """
+    manifest = read_manifest(folder.path)
+    finished = _finished_rows(folder)
+    original = finished.get("original")
+    if original is None:
+        raise StageError(f"{folder.path} has no evaluation yet: run `tokenskip evaluate {folder.path}` first")
+    timings = read_timings(folder)
+    arms = []
+    for arm, ratio in rows_of(list(ARMS.values()), folder.config.evaluate.ratios):
+        if (name := label(arm, ratio)) in finished:
+            dial = ratio if arm.dial else None
+            arms.append(summarise_arm(arm.name, dial, finished[name], original, timings) | {"about": arm.about})
+    results = {
+        "run": folder.config.name,
+        "tokenskip_version": version("tokenskip"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": manifest["hardware"],
+        "versions": manifest["versions"],
+        "config": folder.config.model_dump(mode="json"),
+        "funnel": funnel(folder),
+        "arms": arms,
+        "samples": _samples(folder, finished),
+        "problems": _problems(finished),
+    }
+    results["warnings"] = warnings(results)
+    write_atomically(folder.file(RESULTS), json.dumps(results, ensure_ascii=False, indent=1) + "\n")
+    return results
+
+
+def load_results(path: Path | str) -> dict[str, Any]:
+    """`results.json` of a run folder.
+
+    Raises:
+        RunError: there is none, or it is not readable.
+    """
+    file = Path(path) / RESULTS
+    try:
+        results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} has no {RESULTS}: run `tokenskip report {path}` first") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from None
+    return results
+
+
+def funnel(folder: RunFolder) -> list[dict[str, Any]]:
+    """From generated trajectories to training rows: how many were left out at each step, and why."""
+    reasons: Counter[str] = Counter()
+    generated = rejected = cuts = 0
+    for trajectory in folder.trajectories():
+        generated += 1
+        reasons[trajectory.dropped or "correct"] += 1
+    steps = [{"reason": "generated", "count": generated}, {"reason": "correct", "count": reasons.pop("correct", 0)}]
+    steps += [{"reason": reason, "count": count} for reason, count in reasons.most_common()]
+    if folder.file(PRUNED).exists():
+        for row in read_rows(folder.file(PRUNED)):
+            cuts += len(row.get("pruned", ()))
+            rejected += sum(1 for cut in row.get("pruned", ()) if cut["rejected"])
+        steps += [{"reason": "pruned texts", "count": cuts}, {"reason": "rejected by the verifier", "count": rejected}]
+    if folder.file(TRAIN).exists():
+        steps.append({"reason": "training rows", "count": sum(1 for _ in read_rows(folder.file(TRAIN)))})
+    return steps
+
+
+def _finished_rows(folder: RunFolder) -> dict[str, list[Trajectory]]:
+    """Label -> completions of every row that was evaluated on as many problems as the original."""
+    found = {}
+    for arm, ratio in rows_of(list(ARMS.values()), folder.config.evaluate.ratios):
+        name = label(arm, ratio)
+        if folder.file(f"{EVAL}/{name}.jsonl").exists():
+            found[name] = list(read_arm(folder, name))
+    size = len(found.get("original", ()))
+    return {name: rows for name, rows in found.items() if rows and len(rows) == size}
+
+
+def _samples(folder: RunFolder, finished: dict[str, list[Trajectory]]) -> list[Row]:
+    """A few training chains with what was kept of them at each ratio, and how important every part is."""
+    if not (folder.file(PRUNED).exists() and folder.file(SCORES).exists()):
+        return []
+    alive = (one for one in folder.trajectories(SCORES, PRUNED) if one.scores and one.pruned)
+    wanted = sorted(islice(alive, 64), key=lambda one: -len(one.pruned))[:N_SAMPLES]
+    return [
+        {
+            "id": one.id,
+            "question": one.question,
+            "gold": one.gold,
+            "cot": one.cot,
+            "kept_by_ratio": {str(cut.ratio): [list(span) for span in cut.kept] for cut in one.pruned if cut.ratio < 1},
+            "importance": [[start, end, float(f"{value:.3g}")] for start, end, value in one.scores.spans],
+            "outputs": {},
+        }
+        for one in wanted
+        if one.scores
+    ]
+
+
+def _problems(finished: dict[str, list[Trajectory]]) -> list[Row]:
+    """The first problems with every row's output, for the report's browser; flips from right to wrong come first."""
+    names = [name for name in finished if not name.startswith("truncation")]
+    ours: Sequence[Trajectory] = finished.get("tokenskip-0.6") or finished["original"]
+    order = sorted(range(len(ours)), key=lambda i: (_is_right(ours[i]) or not _is_right(finished["original"][i]), i))
+    return [
+        {
+            "id": finished["original"][i].id,
+            "question": finished["original"][i].question,
+            "gold": finished["original"][i].gold,
+            "level": finished["original"][i].level,
+            "arms": {name.replace("-", " "): _shown(finished[name][i]) for name in names},
+        }
+        for i in order[:N_PROBLEMS]
+    ]
+
+
+def _shown(one: Trajectory) -> Row:
+    return {"correct": _is_right(one), "n_cot_tokens": one.n_cot_tokens, "output": one.output}
+
+
+def _is_right(one: Trajectory) -> bool:
+    return bool(one.grade and one.grade.correct)
+
+
+

@@ -1,0 +1,315 @@
+"""The run folder: what is in it, how it grows, and how a killed run goes on.
+
+Every stage appends whole windows of rows to its own JSONL file and flushes them; row i of every file belongs to row i
+of `trajectories.jsonl`, so a reader zips the files and memory stays flat. To resume, a torn last line is cut off, and
+the window that was being written is computed again from the same inputs: batches are formed inside a window only, so
+the bytes come out equal. One process at a time holds a folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from tokenskip.config import RunConfig
+from tokenskip.errors import RunError, StageError
+from tokenskip.progress import Progress
+from tokenskip.types import Grade, Pruned, Scores, Span, Trajectory
+
+Row = dict[str, Any]
+Item = TypeVar("Item")
+
+FORMAT = 1
+"""Layout of a run folder; raised when an older tokenskip could no longer read it."""
+
+COMPLETIONS, TRAJECTORIES, SCORES, PRUNED, TRAIN = (
+    "completions.jsonl",
+    "trajectories.jsonl",
+    "scores.jsonl",
+    "pruned.jsonl",
+    "train.jsonl",
+)
+ADAPTER, EVAL, RESULTS = "adapter", "eval", "results.json"
+
+_OUTPUTS = {
+    "generate": (COMPLETIONS, TRAJECTORIES),
+    "score": (SCORES,),
+    "prune": (PRUNED, TRAIN),
+    "train": (ADAPTER, "checkpoints"),
+    "evaluate": (EVAL,),
+}
+_SECTION_STAGE = {"seed": "generate", "model": "generate", "task": "generate", "prompt": "generate"}
+_FREE_KEYS = ("name", "evaluate.arms", "evaluate.ratios", "evaluate.latency_samples", "model.device")
+"""Keys that select what is run or shown, and change no row that exists already."""
+
+
+class RunFolder:
+    """One run on disk. Use as a context manager; inside, the folder is locked for this process.
+
+    Raises:
+        RunError: the folder cannot be written, is held by another process, or was made under another configuration.
+    """
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        self.path = path
+        self.config = config
+        self._lock: TextIO | None = None
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"cannot write the run folder {self.path}: {error.strerror}; choose another --out") from None
+        self._take_lock(self._lock)
+        self._check_manifest()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._lock:
+            self._lock.truncate(0)
+            self._lock.close()
+
+    def _take_lock(self, lock: TextIO) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "an unknown process"
+            raise RunError(f"the run folder {self.path} is in use by {holder}: wait for it, or stop it") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {platform.node()}")
+        lock.flush()
+
+    def _check_manifest(self) -> None:
+        """Write `config.json`, or compare it: a key may change only before the first stage that reads it has begun."""
+        file = self.path / "config.json"
+        resolved = self.config.model_dump(mode="json")
+        if file.exists():
+            manifest = read_manifest(self.path)
+            changed = _changed_keys(manifest["config"], resolved)
+            blocked = [key for key in changed if self._has_begun(key)]
+            if blocked:
+                raise RunError(
+                    f"{self.path} was run with other settings: {'; '.join(changed[key] for key in blocked)}. "
+                    "Set them back, or choose another --out"
+                )
+            if not changed:
+                return
+        write_atomically(file, json.dumps({**_manifest_head(), "config": resolved}, indent=2) + "\n")
+
+    def _has_begun(self, key: str) -> bool:
+        section = key.partition(".")[0]
+        stage = "evaluate" if key.startswith("task.test") else _SECTION_STAGE.get(section, section)
+        if key in _FREE_KEYS:
+            return False
+        stages = list(_OUTPUTS)
+        later = stages[stages.index(stage) :]
+        return any((self.path / name).exists() for one in later for name in _OUTPUTS[one])
+
+    def file(self, name: str) -> Path:
+        """Path of a file in the folder."""
+        return self.path / name
+
+    def grow(
+        self,
+        name: str,
+        inputs: Iterable[Item],
+        make: Callable[[], Callable[[Sequence[Item]], Sequence[Row]]],
+        *,
+        window: int,
+        progress: Progress,
+        title: str,
+        total: int | None = None,
+    ) -> int:
+        """Append one row per input to `name`, a window at a time; returns the number of rows the file has then.
+
+        `make` builds the function that turns a window of inputs into rows; it is called only when there is work left,
+        so that a finished stage loads no model. The function gets the same windows in every run.
+        """
+        file = self.path / name
+        done = repair(file)
+        work: Callable[[Sequence[Item]], Sequence[Row]] | None = None
+        stream = iter(inputs)
+        count = sum(1 for _ in islice(stream, done // window * window))
+        with progress.stage(title, total) as advance, _appending(file) as out:
+            advance(count)
+            while items := list(islice(stream, window)):
+                fresh = min(max(done - count, 0), len(items))
+                if fresh < len(items):
+                    work = work or make()
+                    rows = work(items)
+                    assert len(rows) == len(items), f"{title}: {len(rows)} rows for {len(items)} inputs"
+                    _write_rows(out, file, rows[fresh:])
+                count += len(items)
+                advance(len(items))
+        return count
+
+    def trajectories(self, *columns: str) -> Iterator[Trajectory]:
+        """The graded trajectories, with the columns `SCORES` and `PRUNED` filled in where asked for.
+
+        Raises:
+            StageError: a file is missing; the message names the command that makes it.
+        """
+        readers = [read_rows(self.require(name)) for name in (TRAJECTORIES, *columns)]
+        for rows in zip(*readers, strict=True):
+            trajectory = trajectory_from_row(rows[0])
+            for row in rows[1:]:
+                assert row["id"] == trajectory.id, f"{self.path}: rows of {columns} do not belong together"
+                trajectory = _with_column(trajectory, row)
+            yield trajectory
+
+    def require(self, name: str) -> Path:
+        """Path of a stage's output; StageError naming the command that makes it when it is not there."""
+        file = self.path / name
+        if not file.exists():
+            command = {COMPLETIONS: "generate", TRAJECTORIES: "grade", SCORES: "score", PRUNED: "prune"}
+            verb = command.get(name, "prune" if name == TRAIN else "train" if name == ADAPTER else "evaluate")
+            raise StageError(f"{self.path} has no {name} yet: run `tokenskip {verb} {self.path}` first")
+        return file
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """`config.json` of a run folder.
+
+    Raises:
+        RunError: there is none, it is not readable, or a newer tokenskip wrote it.
+    """
+    file = path / "config.json"
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} is not a run folder (it has no config.json): start one with `tokenskip run`") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from None
+    if not isinstance(manifest, dict) or "config" not in manifest or manifest.get("format", 0) > FORMAT:
+        raise RunError(f"{file} was not written by this tokenskip or an older one: update, or choose another --out")
+    return manifest
+
+
+def repair(file: Path) -> int:
+    """Cut a torn last line off a JSONL file and return the number of whole lines; 0 when there is no file."""
+    if not file.exists():
+        return 0
+    with file.open("rb+") as handle:
+        lines, keep = 0, 0
+        while chunk := handle.read(1 << 20):
+            newline = chunk.rfind(b"\n")
+            if newline >= 0:
+                keep = handle.tell() - len(chunk) + newline + 1
+            lines += chunk.count(b"\n")
+        handle.truncate(keep)
+    return lines
+
+
+def read_rows(file: Path) -> Iterator[Row]:
+    """The rows of one of our own JSONL files; a torn last line is not a row."""
+    with file.open(encoding="utf-8") as handle:
+        for line in handle:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def dump_row(row: Row) -> str:
+    """One line of JSON, the same bytes for the same row."""
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a whole file so that it is either the old one or the new one, never half."""
+    draft = file.with_name(file.name + ".tmp")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(file)
+    except OSError as error:
+        raise RunError(f"cannot write {file}: {error.strerror}; what was computed before is kept") from None
+
+
+def trajectory_row(trajectory: Trajectory) -> Row:
+    """What `trajectories.jsonl` holds of a trajectory: all but scores and pruned texts."""
+    row = asdict(trajectory)
+    del row["scores"], row["pruned"]
+    return row
+
+
+def trajectory_from_row(row: Row) -> Trajectory:
+    """The inverse of `trajectory_row`."""
+    grade = row.get("grade")
+    return Trajectory(**{**row, "grade": Grade(**grade) if grade else None})
+
+
+def scores_row(trajectory: Trajectory) -> Row:
+    """What `scores.jsonl` holds: spans as [start, end, value] with six significant digits, or why there are none."""
+    if trajectory.scores is None:
+        return {"id": trajectory.id, "dropped": trajectory.dropped}
+    spans = [[start, end, float(f"{value:.6g}")] for start, end, value in trajectory.scores.spans]
+    return {"id": trajectory.id, "scorer": trajectory.scores.scorer, "spans": spans}
+
+
+def pruned_row(trajectory: Trajectory) -> Row:
+    """What `pruned.jsonl` holds: one entry per ratio, or why there is none."""
+    if not trajectory.pruned:
+        return {"id": trajectory.id, "dropped": trajectory.dropped}
+    return {"id": trajectory.id, "pruned": [asdict(one) for one in trajectory.pruned]}
+
+
+def _with_column(trajectory: Trajectory, row: Row) -> Trajectory:
+    if row.get("dropped"):
+        return trajectory.drop(row["dropped"])
+    if "spans" in row:
+        spans = tuple(Span(*span) for span in row["spans"])
+        return replace(trajectory, scores=Scores(scorer=row["scorer"], spans=spans))
+    if "pruned" in row:
+        cuts = tuple(Pruned(**{**one, "kept": tuple(map(tuple, one["kept"]))}) for one in row["pruned"])
+        return replace(trajectory, pruned=cuts)
+    return trajectory
+
+
+def _appending(file: Path) -> TextIO:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.open("a", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"cannot write {file}: {error.strerror}") from None
+
+
+def _write_rows(out: TextIO, file: Path, rows: Sequence[Row]) -> None:
+    try:
+        out.write("".join(map(dump_row, rows)))
+        out.flush()
+    except OSError as error:
+        raise RunError(
+            f"cannot write {file}: {error.strerror}; what is written is kept, the same command goes on from there"
+        ) from None
+
+
+def _changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted key -> 'key: old -> new' for every value that differs."""
+    changed: dict[str, str] = {}
+    for key in sorted(old.keys() | new.keys()):
+        name = prefix + key
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict) and not prefix:
+            changed |= _changed_keys(before, after, f"{name}.")
+        elif before != after:
+            changed[name] = f"{name}: {json.dumps(before)} -> {json.dumps(after)}"
+    return changed
+
+
+def _manifest_head() -> dict[str, Any]:
+    versions: dict[str, str | None] = {}
+    for package in ("tokenskip", "torch", "transformers", "peft", "trl", "tokenizers", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    hardware = {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()}
+    return {"format": FORMAT, "versions": versions, "python": platform.python_version(), "hardware": hardware}
