@@ -36,7 +36,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """The importance of one CoT, as spans in reading order that do not overlap. Gaps have no importance of their own."""
+    """The importance of one CoT, as spans in reading order that do not overlap; gaps have none."""
 
     scorer: str
     spans: tuple[Span, ...]
@@ -53,13 +53,17 @@ class Grade:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """A CoT cut to `ratio`. Token counts are in the target model's tokens; `text` is sliced out of the CoT."""
+    """A CoT cut to `ratio`. Token counts are in the target model's tokens.
+
+    `kept` are the character ranges of the CoT that `text` consists of, in reading order.
+    """
 
     ratio: float
     text: str
     n_tokens: int
     n_tokens_pruned: int
     rejected: str | None = None
+    kept: tuple[tuple[int, int], ...] = ()
 
     @property
     def achieved_ratio(self) -> float:
@@ -71,8 +75,9 @@ class Pruned:
 class Trajectory:
     """One completion of one problem by the target model.
 
-    `output == cot + tail` whenever the completion could be split: `tail` holds the answer and everything around it
-    (the trigger, the box, `</think>`), which no stage ever touches. `ratio` is the ratio that the prompt asked for.
+    `output == head + cot + tail`: `head` is an opening `<think>` tag (mostly empty: templates write the tag
+    themselves), `tail` holds the answer and everything around it (the trigger, the box, `</think>`); no stage ever
+    touches either. `ratio` is the ratio that the prompt asked for.
     """
 
     id: str
@@ -81,6 +86,7 @@ class Trajectory:
     level: str | None = None
     ratio: float = 1.0
     output: str = ""
+    head: str = ""
     cot: str = ""
     tail: str = ""
     n_tokens: int = 0

@@ -1,0 +1,83 @@
+"""JSON Lines files of users, read one line at a time with errors that name the line.
+
+Reads any `.jsonl` file; writes nothing. `tokenskip grade FILE.jsonl --task gsm8k -o OUT.jsonl` reads through here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tokenskip.errors import DataError
+
+
+def read_jsonl(path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number (from 1) and object of every line that is not blank.
+
+    Raises:
+        DataError: no such file, not text, a line that is not a JSON object, or no line at all.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file" if not path.exists() else f"{path} is not a file")
+    empty = True
+    line = 0
+    try:
+        # utf-8-sig: a byte order mark, as some editors write it, is not part of the first line
+        with path.open(encoding="utf-8-sig", newline="\n") as lines:
+            for line, text in enumerate(lines, start=1):
+                if text.strip():
+                    empty = False
+                    yield line, parse_object(text, f"{path} line {line}")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} line {line + 1} or behind: not UTF-8 text ({error.reason})") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    if empty:
+        raise DataError(f"{path} is empty: one JSON object a line is needed")
+
+
+def parse_object(text: str, where: str) -> dict[str, Any]:
+    """The JSON object in `text`; DataError that begins with `where` otherwise."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: malformed JSON at column {error.colno} ({error.msg})") from None
+    except (RecursionError, ValueError) as error:  # nested thousands deep; a number of more than 4,300 digits
+        raise DataError(f"{where}: malformed JSON ({str(error).splitlines()[0]})") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: a JSON object is needed, not {type(value).__name__}: {text.strip()[:40]}")
+    return value
+
+
+def text_field(row: dict[str, Any], field: str, where: str) -> str:
+    """The text (or number, as text) of a field that must be there and not be empty; DataError otherwise."""
+    if field not in row:
+        present = ", ".join(row) or "none"
+        raise DataError(f"{where}: field {field!r} is missing; fields present: {present}")
+    value = row[field]
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise DataError(f"{where}: field {field!r} must be text or a number, not {json.dumps(value, default=str)[:40]}")
+    text = str(value)
+    if not text.strip():
+        raise DataError(f"{where}: field {field!r} is empty")
+    return text
+
+
+class UniqueIds:
+    """Remembers ids and the place of each; a second use of one is an error that names both places."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, str] = {}
+
+    def add(self, id: str, place: str, source: str) -> None:
+        """Note an id seen at `place` (such as `line 17`) of `source`.
+
+        Raises:
+            DataError: the id was there before.
+        """
+        first = self._seen.setdefault(id, place)
+        if first != place:
+            raise DataError(f"{source} {place}: duplicate id {id!r}, used before on {first}")

@@ -1,0 +1,31 @@
+"""GSM8K (Cobbe et al. 2021): grade-school word problems whose answers are numbers.
+
+Reads `question` and `answer` (a solution, then `#### 72`) from a local file or from openai/gsm8k on the hub.
+
+    tokenskip run RECIPE.yaml --set task.name=gsm8k --set task.train=train.jsonl --set task.test=test.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from tokenskip.answers import parse_number
+from tokenskip.errors import DataError
+from tokenskip.tasks._base import RowsTask
+
+
+class Gsm8k(RowsTask):
+    """Numeric answers; the gold one stands behind `####`."""
+
+    name = "gsm8k"
+    numeric = True
+    sources: ClassVar[Mapping[str, str]] = {"train": "openai/gsm8k:main", "test": "openai/gsm8k:main"}
+    columns: ClassVar[Mapping[str, str]] = {"id": "id", "question": "question", "gold": "answer", "level": "level"}
+
+    def gold(self, text: str, where: str) -> str:
+        """What follows the last `####`; a bare number is taken as it is."""
+        gold = text.rsplit("####", 1)[-1].strip()
+        if not gold or ("####" not in text and parse_number(gold) is None):
+            raise DataError(f"{where}: field {self.fields['gold']!r} holds no answer behind '#### '")
+        return gold

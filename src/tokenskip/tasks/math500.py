@@ -1,0 +1,27 @@
+"""MATH-500 (Lightman et al. 2023, out of MATH by Hendrycks et al. 2021): competition problems with LaTeX answers.
+
+Reads `problem`, `answer`, `level` and `unique_id` from a local file or from HuggingFaceH4/MATH-500 on the hub, which
+has the test problems only.
+
+    tokenskip run RECIPE.yaml --set task.name=math500 --set task.train=train.jsonl --set task.test=test.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from tokenskip.tasks._base import RowsTask
+
+
+class Math500(RowsTask):
+    """LaTeX answers in a box."""
+
+    name = "math500"
+    sources: ClassVar[Mapping[str, str]] = {"test": "HuggingFaceH4/MATH-500"}
+    columns: ClassVar[Mapping[str, str]] = {
+        "id": "unique_id",
+        "question": "problem",
+        "gold": "answer",
+        "level": "level",
+    }

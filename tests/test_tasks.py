@@ -1,0 +1,220 @@
+"""Tasks: all gold answers grade themselves, their perturbations do not, and files that are wrong say where."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tokenskip.answers import normalise
+from tokenskip.config import TaskConfig
+from tokenskip.errors import ConfigError, DataError
+from tokenskip.jsonl import read_jsonl
+from tokenskip.plugins import TASKS, load
+from tokenskip.tasks.embedded import EmbeddedTask
+from tokenskip.tasks.gsm8k import Gsm8k
+from tokenskip.tasks.jsonl import JsonlTask
+from tokenskip.tasks.math500 import Math500
+from tokenskip.verifier import close_verifier
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the GSM8K and MATH-500 files are not at ../shared/data")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_process_is_left() -> Iterator[None]:
+    yield
+    close_verifier()
+
+
+@needs_data
+def test_every_gsm8k_gold_grades_itself_and_nothing_else() -> None:
+    train, test = str(DATA / "gsm8k/train.jsonl"), str(DATA / "gsm8k/test.jsonl")
+    task = Gsm8k(TaskConfig(name="gsm8k", train=train, test=test))
+    counts = {}
+    for split in ("train", "test"):
+        problems = list(task.problems(split))
+        counts[split] = len(problems)
+        assert len({problem.id for problem in problems}) == len(problems)
+        for problem in problems:
+            answer = task.extract(f"\nThe final answer is {problem.gold}.")
+            assert answer is not None
+            assert task.grade(answer, problem.gold).correct is True, problem
+            value = int(problem.gold.replace(",", ""))
+            for wrong in (f"{value + 1}", f"{value}.5", f"${value - 1:,} dollars"):
+                assert task.grade(wrong, problem.gold).correct is False, (problem, wrong)
+            assert value == 0 or task.grade(str(-value), problem.gold).correct is False
+    assert counts == {"train": 7473, "test": 1319}
+
+
+@needs_data
+def test_every_gsm8k_solution_is_graded_as_gold() -> None:
+    task = Gsm8k(TaskConfig(name="gsm8k"))
+    for _, row in read_jsonl(DATA / "gsm8k/test.jsonl"):
+        answer = task.extract(row["answer"])
+        assert answer is not None
+        assert task.grade(answer, row["answer"]).correct is True
+
+
+@needs_data
+def test_every_math500_gold_grades_itself() -> None:
+    task = Math500(TaskConfig(name="math500", test=str(DATA / "math500/test.jsonl")))
+    problems = list(task.problems("test"))
+    assert len(problems) == 500
+    assert problems[0].id == "test/precalculus/807.json"
+    assert problems[0].level == "2"
+    for problem, (_, row) in zip(problems, read_jsonl(DATA / "math500/test.jsonl"), strict=True):
+        for text in (f" The final answer is $\\boxed{{{problem.gold}}}$.", row["solution"]):
+            answer = task.extract(text)
+            assert answer is not None
+            assert task.grade(answer, problem.gold).correct is True, (problem, answer)
+
+
+def perturbed(gold: str) -> Iterator[str]:
+    """The gold answer with its last number one larger, or with one added."""
+    numbers = list(re.finditer(r"\d+", gold))
+    if numbers:
+        yield gold[: numbers[-1].start()] + str(int(numbers[-1][0]) + 1) + gold[numbers[-1].end() :]
+    if len(numbers) % 2 == 0:
+        yield gold + "+1"
+
+
+@needs_data
+def test_every_math500_perturbation_is_wrong() -> None:
+    task = Math500(TaskConfig(name="math500", test=str(DATA / "math500/test.jsonl")))
+    for problem in task.problems("test"):
+        for wrong in perturbed(problem.gold):
+            assert normalise(wrong) != normalise(problem.gold)
+            assert task.grade(wrong, problem.gold).correct is False, (problem.gold, wrong)
+
+
+def write(path: Path, *rows: object) -> str:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+    return str(path)
+
+
+def test_own_problems(tmp_path: Path) -> None:
+    rows = [{"q": "1+1?", "a": 2, "hard": 1}, {"q": "2+2?", "a": "4"}]
+    fields = {"question": "q", "gold": "a", "level": "hard"}
+    for name in ("mine.jsonl", "mine.json"):
+        source = write(tmp_path / name, *(rows if name == "mine.jsonl" else [rows]))
+        task = JsonlTask(TaskConfig(name="jsonl", train=source, fields=fields, options={"numeric": True}))
+        problems = list(task.problems("train"))
+        assert [(p.id, p.question, p.gold, p.level) for p in problems] == [
+            ("train-1", "1+1?", "2", "1"),
+            ("train-2", "2+2?", "4", None),
+        ]
+        assert len(list(task.problems("train", 1))) == 1
+    assert task.grade(task.extract("that makes 4 of them") or "", "4").correct is True
+
+
+def test_parquet(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    path = tmp_path / "mine.parquet"
+    datasets.Dataset.from_list([{"id": "a", "question": "1+1?", "gold": "2"}]).to_parquet(str(path))
+    (problem,) = JsonlTask(TaskConfig(name="jsonl", test=str(path))).problems("test")
+    assert (problem.id, problem.gold) == ("a", "2")
+
+
+GOOD = {"id": "a", "question": "1+1?", "gold": "2"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        ([], "{} is empty"),
+        (["", " "], "{} is empty"),
+        ([GOOD, '{"id": "b", '], "{} line 2: malformed JSON"),
+        ([GOOD, "", "[1]"], "{} line 3: a JSON object is needed, not list"),
+        (["[" * 100_000], "{} line 1: malformed JSON"),
+        ([{"id": "a", "question": "?"}], "{} line 1: field 'gold' is missing; fields present: id, question"),
+        ([{**GOOD, "question": ""}], "{} line 1: field 'question' is empty"),
+        ([{**GOOD, "gold": None}], "{} line 1: field 'gold' must be text or a number, not null"),
+        ([GOOD, {**GOOD, "id": "b"}, GOOD], "{} line 3: duplicate id 'a', used before on line 1"),
+    ],
+)
+def test_files_that_are_wrong(rows: list[object], error: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "mine.jsonl", *rows)
+    with pytest.raises(DataError) as caught:
+        list(JsonlTask(TaskConfig(name="jsonl", train=source)).problems("train"))
+    assert str(caught.value).startswith(error.format(source))
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(json.dumps(GOOD).encode() + b"\n\xff\xfe\n")
+    with pytest.raises(DataError, match="not UTF-8"):
+        list(read_jsonl(path))
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r\n")
+    assert list(read_jsonl(path)) == [(1, GOOD)]
+
+
+@pytest.mark.parametrize("source", ["missing.jsonl", "./missing", "a/b/c", "~/missing.parquet"])
+def test_a_missing_file_is_found_before_anything_is_read(source: str) -> None:
+    with pytest.raises(DataError, match="no such file; give a local"):
+        Gsm8k(TaskConfig(name="gsm8k", train=source))
+
+
+def test_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def offline(*_: object, **__: object) -> None:
+        raise ConnectionError("Couldn't reach 'openai/gsm8k' on the Hub\n(OfflineModeIsEnabled)")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(DataError) as caught:
+        list(Gsm8k(TaskConfig(name="gsm8k")).problems("train"))
+    assert str(caught.value).startswith("openai/gsm8k:main: no local file, and not to be had from the hub")
+    assert "HF_HUB_OFFLINE" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "error"),
+    [
+        ({"name": "jsonl", "fields": {"answer": "a"}}, "unknown field 'answer'"),
+        ({"name": "jsonl", "options": {"numerc": True}}, "did you mean 'numeric'"),
+        ({"name": "jsonl", "options": {"numeric": "yes"}}, "true or false"),
+        ({"name": "gsm8k", "options": {"numeric": True}}, "it has none"),
+        ({"name": "embedded", "options": {"deve": True}}, "did you mean 'dev'"),
+        ({"name": "embedded", "train": "mine.jsonl"}, "task.train needs a task that reads files"),
+    ],
+)
+def test_a_configuration_that_is_wrong(config: dict[str, object], error: str) -> None:
+    task_config = TaskConfig.model_validate(config)
+    with pytest.raises(ConfigError, match=re.escape(error)):
+        load("task", task_config.name, TASKS)(task_config)
+
+
+@pytest.mark.parametrize("name", ["jsonl", "math500"])
+def test_a_split_without_a_source(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"set task\.train to a \.jsonl file"):
+        list(load("task", name, TASKS)(TaskConfig(name=name)).problems("train"))
+
+
+def test_a_gsm8k_row_without_an_answer(tmp_path: Path) -> None:
+    source = write(tmp_path / "mine.jsonl", {"question": "?", "answer": "5"}, {"question": "?", "answer": "five, say"})
+    with pytest.raises(DataError, match="line 2: field 'answer' holds no answer"):
+        list(Gsm8k(TaskConfig(name="gsm8k", test=source)).problems("test"))
+
+
+def test_embedded_problems_are_the_same_every_time_and_grade_themselves() -> None:
+    task = EmbeddedTask(TaskConfig())
+    first, again = list(task.problems("test", 20)), list(task.problems("test", 20))
+    assert first == again
+    assert len(first) == 20
+    dev = EmbeddedTask(TaskConfig(options={"dev": True}))
+    questions = [{p.question for p in t.problems(s, 50)} for t, s in ((task, "train"), (task, "test"), (dev, "test"))]
+    assert not questions[0] & questions[1]
+    assert not questions[1] & questions[2]
+    for problem in first:
+        answer = task.extract(f" The final answer is {problem.gold}.")
+        assert answer is not None
+        assert task.grade(answer, problem.gold).correct is True
+        assert task.grade(str(int(problem.gold) + 1), problem.gold).correct is False
