@@ -20,7 +20,7 @@ from tokenskip.types import Problem
 
 # split -> range of question buckets (of 100) that it may use; disjoint by construction
 SPLITS: Final[dict[str, range]] = {
-    "pretrain": range(0, 76),
+    "pretrain": range(76),
     "train": range(76, 88),
     "dev": range(88, 92),
     "test": range(92, 100),
@@ -115,9 +115,9 @@ def _events(start: int, count: int, name: str, rng: random.Random) -> tuple[Even
         if not LOW <= after <= HIGH or (events and events[-1].kind == kind):
             continue
         variant = rng.randrange(2)
+        friend = rng.choice(friends)
         events.append(
-            Event(kind=kind, variant=variant, op=op, operand=operand, before=total, after=after,
-                  friend=rng.choice(friends))  # fmt: skip
+            Event(kind=kind, variant=variant, op=op, operand=operand, before=total, after=after, friend=friend)
         )
         total = after
     return tuple(events)

@@ -178,7 +178,12 @@ def _thin(words: list[Word], rng: random.Random) -> list[Word]:
     rate = {"filler": filler, "stop": stop, "op": content, "entity": content}
     rate |= {"label": float(label), "line": float(line)}
     kept = [word for word in words if rng.random() >= rate.get(word.kind, 0.0)]
-    return [Word(kept[0].text.lstrip(), kept[0].kind), *kept[1:]]
+    out = [Word(kept[0].text.lstrip(), kept[0].kind)]
+    for word in kept[1:]:
+        # a line that lost its break goes on behind a space
+        glued = out[-1].kind != "line" and word.kind not in ("line", "stop") and word.text[0].isupper()
+        out.append(Word(" " + word.text, word.kind) if glued else word)
+    return out
 
 
 def _suffix(rng: random.Random) -> str:
@@ -190,7 +195,8 @@ def _suffix(rng: random.Random) -> str:
     shapes = (
         "Thanks!", "Thank you.", "Please.", f"(from page {number})", f"[item {number % 50}{letters[0]}]",
         f"Q: {number}", f"#{number}", f"id {letters}{number}", f"{marks}", f"{marks} {number} {marks}",
-        f"ref: {letters}-{number}", f"-- {letters} --", f"({letters})", letters, f"{marks}{letters}{marks}", str(number),
+        f"ref: {letters}-{number}", f"-- {letters} --", f"({letters})", letters, f"{marks}{letters}{marks}",
+        str(number),
         f"{STOP}{word}{STOP}", f"{STOP} {word} {STOP}", f"{STOP}{letters}{number}{STOP}", f"{STOP}{marks}{STOP}",
         f"{STOP}{word}", f"<|im_start|>{word}{STOP}", STOP, f"{marks}{number}", f"{STOP}{marks}{number}{STOP}",
     )  # fmt: skip

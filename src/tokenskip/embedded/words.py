@@ -11,19 +11,24 @@ word, a placeholder nor a number is filler.
 
 from typing import Final
 
-HE: Final = (
+
+def _list(text: str) -> list[str]:
+    return text.split()
+
+
+HE: Final = _list(
     "Tom Ben Sam Leo Max Jack Omar Luis Ivan Noah Paul Hugo Finn Ravi Kenji Adam Felix Oscar Theo Marco Emil Jonas "
     "Victor Amir"
-).split()
-SHE: Final = (
+)
+SHE: Final = _list(
     "Anna Mia Lucy Emma Nora Sara Lily Rosa Ines Zoe Clara Maya Ruth Julia Alice Hana Priya Elena Grace Sofia Leila "
     "Wendy Carla Dina"
-).split()
-THINGS: Final = (
+)
+THINGS: Final = _list(
     "apples marbles stickers books coins pencils shells cards stamps buttons cookies balloons pears stones beads "
     "lemons candles cups ribbons crayons plums tickets magnets keys badges muffins"
-).split()
-BOXES: Final = "box bag jar basket drawer".split()
+)
+BOXES: Final = _list("box bag jar basket drawer")
 SCENES: Final = (
     "It is a busy Saturday morning.",
     "The weekend has just begun.",
@@ -62,6 +67,7 @@ LINKS: Final = (
     "Soon after, {c}.",
 )
 
+# fmt: off
 # kind -> (operation, ways the question tells it, ways the chain restates it)
 EVENTS: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
     "buy": ("+", ("{s} buys {n} more {o} at the market", "{s} goes to the shop and buys {n} {o}"),
@@ -110,88 +116,89 @@ EVENTS: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
     "halved": ("/2", ("half of the {o} go missing", "{s} sells half of the {o}"),
                ("[half] of the {o} are gone", "{s} is down to [half] of the {o}")),
 }
+# fmt: on
 
 INTROS: Final = (
-    "Let's go through this one step at a time. {N} [starts] with {a} {o}, so that is where we begin.",
-    "Okay, let me think about this carefully. At the [start], {N} has {a} {o}, and then a few things happen.",
-    "To solve this, we can simply follow the story in order. We know that {N} [starts] out with {a} {o}.",
-    "Sure, let me work this out from the beginning. The story tells us that {N} [starts] with {a} {o}.",
-    "First of all, let us see what we know. {N} has {a} {o} at the [start], and we will keep a running count.",
-    "Let me take this slowly and keep track of the count. In the [beginning] there are {a} {o}.",
+    "Let's go through this one step at a time. {N} [starts] with {a} {o}.",
+    "Okay, let me think about this carefully. At the [start], {N} has {a} {o}.",
+    "To solve this, we follow the story in order. {N} [starts] out with {a} {o}.",
+    "Sure, let me work this out. The story [starts] with {a} {o}.",
+    "First of all, {N} has {a} {o} at the [start], so we begin there.",
+    "Let me keep track of the count. In the [beginning] there are {a} {o}.",
 )
 FIRST: Final = (
-    "The first thing that happens is that {r}",
-    "To begin with, we are told that {r}",
-    "First, the story says that {r}",
-    "Let me look at the first event, where {r}",
+    "The first thing is that {r}",
+    "To begin with, {r}",
+    "First, we see that {r}",
+    "So at first, {r}",
 )
 NEXT: Final = (
-    "Next, we can see that {r}",
-    "After that, the story says that {r}",
-    "Then we are told that {r}",
-    "The next thing to look at is that {r}",
-    "Moving on, it turns out that {r}",
-    "Now let me see, here {r}",
+    "Next, we see that {r}",
+    "After that, {r}",
+    "Then it says that {r}",
+    "The next thing is that {r}",
+    "Moving on, {r}",
+    "Now here {r}",
 )
 LAST: Final = (
     "Finally, we read that {r}",
-    "The last thing that happens is that {r}",
-    "And at the very end, {r}",
-    "Now only one event is left, where {r}",
+    "The last thing is that {r}",
+    "And at the end, {r}",
+    "And lastly, {r}",
 )
 REASONS: Final[dict[str, tuple[str, ...]]] = {
     "+": (
-        ", so we have to [add] {n} to what we had before",
-        ", which means that the count goes [up] by {n}",
-        ", and so there are {n} [more] than there were before",
-        ", so we need to put {n} [more] on top of the {a}",
-        ", and that makes the total [grow] by {n}",
+        ", so we have to [add] {n} to it",
+        ", so the count goes [up] by {n}",
+        ", and that is {n} [more] than before",
+        ", so we put {n} [more] on top",
+        ", and that makes the total [grow]",
     ),
     "-": (
-        ", so we have to [take] {n} [away] from what we had before",
-        ", which means that the count goes [down] by {n}",
-        ", and so there are {n} [fewer] than there were before",
-        ", so we need to [subtract] {n} from the {a}",
-        ", and that makes the total [drop] by {n}",
+        ", so we have to [take] {n} [away]",
+        ", so the count goes [down] by {n}",
+        ", and that is {n} [fewer] than before",
+        ", so we [subtract] {n} from it",
+        ", and that makes the total [drop]",
     ),
     "*2": (
-        ", so we have to [multiply] what we had before by {n}",
-        ", which means that we need to count the {a} [two] times over",
-        ", and so the old total is to be [multiplied] by {n}",
+        ", so we have to [multiply] it by {n}",
+        ", so we count it all [two] times",
+        ", and that makes the total [grow]",
     ),
     "*3": (
-        ", so we have to [multiply] what we had before by {n}",
-        ", which means that we need to count the {a} [three] times over",
-        ", and so the old total is to be [multiplied] by {n}",
+        ", so we have to [multiply] it by {n}",
+        ", so we count it all [three] times",
+        ", and that makes the total [grow]",
     ),
     "/2": (
-        ", so we have to [divide] what we had before by {n}",
-        ", which means that we need to split the {a} into {n} equal parts",
-        ", and so the old total is to be [divided] by {n}",
+        ", so we have to [divide] it by {n}",
+        ", so we split it into {n} equal parts",
+        ", and that makes the total [shrink]",
     ),
 }
 SUMS: Final = (
     ". That gives us {e}",
-    ". When we work that out, we get {e}",
-    ". So the math here is {e}",
-    ", and doing that we find {e}",
-    ". If we do this, we end up with {e}",
-    ". Let me write that down as {e}",
+    ". Then we get {e}",
+    ". So the math is {e}",
+    ", and we find {e}",
+    ". This means that {e}",
+    ". Now {e}",
 )
 RESULTS: Final = (
-    ", so now there are {b} {o}.",
+    ", so now there are {b}.",
     ", and that is the new count.",
-    ", which leaves us with {b} {o} at this point.",
-    ", so {N} has {b} {o} now.",
-    ", and we keep that number in mind.",
+    ", which leaves us {b} {o}.",
+    ".",
+    ", as we can see.",
     ".",
 )
 CLOSERS: Final = (
-    "So, after all of these steps, {N} has {b} {o}.",
-    "That was everything in the story, so in the end there are {b} {o}.",
-    "Putting it all together, we can say that {N} ends up with {b} {o}.",
-    "There is nothing else to do, so the count stays at {b}.",
-    "And with that we are done, so we are left with {b} {o}.",
+    "So, after all of this, {N} has {b} {o}.",
+    "That was all, so in the end there are {b} {o}.",
+    "Putting it together, {N} ends up with {b} {o}.",
+    "There is nothing else to do, so it stays at {b}.",
+    "And with that we are done, at {b} {o}.",
 )
 
 PLAIN_INTROS: Final = ("{N} [starts] with {a} {o}.", "At the [start] there are {a} {o}.", "{N} has {a} {o}.")
@@ -206,30 +213,60 @@ SHORT_STEPS: Final[dict[str, tuple[str, ...]]] = {
 
 INSTRUCTIONS: Final[dict[str, tuple[str, ...]]] = {
     "plain": (
-        "Use plain words.", "Keep it simple.", "No need for long sentences.", "Plain steps, please.",
-        "Explain it plainly.", "Write simply.", "A simple solution, please.", "Use simple sentences.",
+        "Use plain words.",
+        "Keep it simple.",
+        "No need for long sentences.",
+        "Plain steps, please.",
+        "Explain it plainly.",
+        "Write simply.",
+        "A simple solution, please.",
+        "Use simple sentences.",
     ),
     "telegraphic": (
-        "Be concise.", "Keep it short.", "Be brief.", "Short, please.", "Use as few words as possible.",
-        "Answer briefly.", "Please be concise.", "Make it short.",
+        "Be concise.",
+        "Keep it short.",
+        "Be brief.",
+        "Short, please.",
+        "Use as few words as possible.",
+        "Answer briefly.",
+        "Please be concise.",
+        "Make it short.",
     ),
     "dropout": (
-        "Rough notes are fine.", "Just jot down your thoughts.", "Notes will do.", "It can be sloppy.",
-        "Do not mind the grammar.", "Scribble it down.", "Rough notes, please.",
+        "Rough notes are fine.",
+        "Just jot down your thoughts.",
+        "Notes will do.",
+        "It can be sloppy.",
+        "Do not mind the grammar.",
+        "Scribble it down.",
+        "Rough notes, please.",
     ),
     "drill": (
-        "Only write the equations.", "Only use numbers and equations.", "Equations only.", "Just show the math.",
+        "Only write the equations.",
+        "Only use numbers and equations.",
+        "Equations only.",
+        "Just show the math.",
     ),
     "direct": (
-        "Just give the answer.", "Only the answer, please.", "Answer at once.", "Do not explain.",
+        "Just give the answer.",
+        "Only the answer, please.",
+        "Answer at once.",
+        "Do not explain.",
         "Give only the final answer.",
     ),
     # behind these the usual chatty chain follows: they ask for nothing new
     "chatty": (
-        "Please reason step by step.", "Think step by step.", "Explain your thinking.", "Take your time.",
-        "Show your work.", "Let's think step by step.",
+        "Please reason step by step.",
+        "Think step by step.",
+        "Explain your thinking.",
+        "Take your time.",
+        "Show your work.",
+        "Let's think step by step.",
     ),
 }
 SYSTEMS: Final = (
-    "You are a helpful assistant.", "You solve word problems.", "You are a patient teacher.", "Help the user.",
+    "You are a helpful assistant.",
+    "You solve word problems.",
+    "You are a patient teacher.",
+    "Help the user.",
 )

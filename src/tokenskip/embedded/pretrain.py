@@ -1,0 +1,169 @@
+"""Trains the embedded reasoner from scratch on generated documents.
+
+Reads nothing but a checkpoint of its own (`OUT/checkpoint.pt`, to go on after a stop); writes the model, its
+tokenizer and `log.jsonl` into OUT.
+
+    python -m tokenskip.embedded.pretrain --out build/embedded --size m --tokens 25000000
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch.nn import functional
+
+from tokenskip.embedded import tokenizer as own_tokenizer
+from tokenskip.embedded.batches import Batch, Stream
+from tokenskip.embedded.measure import accuracy
+from tokenskip.embedded.muon import Muon
+
+SIZES: Final[dict[str, dict[str, int]]] = {
+    "s": {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 176},
+    "m": {"hidden_size": 96, "num_hidden_layers": 5, "num_attention_heads": 3, "intermediate_size": 256},
+    "b": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 352},
+    "l": {"hidden_size": 192, "num_hidden_layers": 7, "num_attention_heads": 6, "intermediate_size": 512},
+}
+BATCH_TOKENS: Final = 4096
+MUON_LR, ADAM_LR = 0.02, 3e-3
+
+
+@dataclass
+class State:
+    """Where a run stands."""
+
+    step: int = 0
+    tokens: int = 0
+    chunk: int = 0
+    seconds: float = 0.0
+
+
+def build_model(size: str, tokenizer: Any) -> Any:
+    """A randomly initialised stock Llama of one of `SIZES`."""
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    shape = SIZES[size]
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=1024, tie_word_embeddings=True,
+        num_key_value_heads=shape["num_attention_heads"], bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, rms_norm_eps=1e-5, initializer_range=0.03, **shape,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, max_new_tokens=400
+    )
+    return model
+
+
+def loss_of(model: Any, batch: Batch) -> torch.Tensor:
+    """Weighted mean cross entropy of the completion's tokens."""
+    logits = model(input_ids=batch.ids, use_cache=False).logits[:, :-1]
+    labels, weights = batch.labels[:, 1:], batch.weights[:, 1:]
+    at = labels >= 0
+    each = functional.cross_entropy(logits[at].float(), labels[at], reduction="none")
+    return (each * weights[at]).sum() / weights[at].sum()
+
+
+def rate(progress: float, step: int) -> float:
+    """Learning-rate factor: a short warm-up, a plateau, then linear to zero."""
+    return min(1.0, (step + 1) / 100) * min(1.0, (1 - min(progress, 1.0)) / 0.6)
+
+
+class Run:
+    """One training run with exact resume."""
+
+    def __init__(self, out: Path, size: str, tokens: int, seed: int, init: Path | None = None) -> None:
+        self.out, self.total, self.state = out, tokens, State()
+        torch.manual_seed(seed)
+        out.mkdir(parents=True, exist_ok=True)
+        self.tokenizer = own_tokenizer.save(out)
+        self.model = build_model(size, self.tokenizer)
+        if init:
+            self.model = type(self.model).from_pretrained(init, dtype=torch.float32)
+        self.stream = Stream(self.tokenizer, BATCH_TOKENS, seed)
+        matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n]
+        rest = [p for n, p in self.model.named_parameters() if p.ndim != 2 or "embed" in n]
+        self.optimizers = [Muon(matrices), torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0)]
+        if (out / "checkpoint.pt").exists():
+            self._load()
+
+    def _load(self) -> None:
+        saved = torch.load(self.out / "checkpoint.pt", weights_only=True)
+        self.model.load_state_dict(saved["model"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.state = State(**saved["state"])
+
+    def save(self) -> None:
+        """Writes the checkpoint and the model folder."""
+        saved = {"model": self.model.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers]}
+        part = self.out / "checkpoint.part"
+        torch.save(saved | {"state": vars(self.state)}, part)
+        part.replace(self.out / "checkpoint.pt")
+        self.model.save_pretrained(self.out)
+
+    def step(self, batch: Batch) -> float:
+        """One update; returns the loss."""
+        progress = self.state.tokens / self.total
+        factor = rate(progress, self.state.step)
+        for optimizer, lr in zip(self.optimizers, (MUON_LR, ADAM_LR), strict=True):
+            optimizer.param_groups[0]["lr"] = lr * factor
+        loss = loss_of(self.model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.state.step += 1
+        self.state.tokens += batch.n_tokens
+        return float(loss.detach())
+
+    def log(self, **record: object) -> None:
+        """Appends one line to log.jsonl and prints it."""
+        line = json.dumps({**vars(self.state), **record})
+        print(line, flush=True)
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def train(self, eval_every: int, eval_n: int) -> None:
+        """Trains to the end of the token budget; checkpoints at every evaluation, on a chunk's border."""
+        next_eval = (self.state.tokens // eval_every + 1) * eval_every
+        while self.state.tokens < self.total:
+            began = time.perf_counter()
+            batches = self.stream.batches(self.state.chunk, self.state.tokens / self.total)
+            losses = [self.step(batch) for batch in batches]
+            took = time.perf_counter() - began
+            self.state.chunk += 1
+            self.state.seconds += took
+            if self.state.chunk % 20 == 0:
+                speed = sum(batch.n_tokens for batch in batches) / took
+                self.log(loss=round(sum(losses) / len(losses), 4), tok_s=round(speed))
+            if self.state.tokens >= min(next_eval, self.total):
+                next_eval += eval_every
+                self.save()
+                self.model.eval()
+                self.log(dev_accuracy=accuracy(self.model, self.tokenizer, "dev", eval_n))
+                self.model.train()
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description="Train the embedded reasoner from scratch.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", choices=list(SIZES), default="m")
+    parser.add_argument("--tokens", type=int, default=25_000_000, help="token budget, padding included")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--eval-every", type=int, default=2_000_000)
+    parser.add_argument("--eval-n", type=int, default=200)
+    parser.add_argument("--init", type=Path, help="start from the weights of this model folder")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    Run(args.out, args.size, args.tokens, args.seed, args.init).train(args.eval_every, args.eval_n)
+
+
+if __name__ == "__main__":
+    main()
