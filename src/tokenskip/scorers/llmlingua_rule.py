@@ -246,8 +246,8 @@ def _counter() -> Any:
     except Exception as error:  # tiktoken lets its HTTP client's own errors through
         raise ConfigError(
             f"rule=llmlingua needs tiktoken's cl100k_base, which could not be loaded ({type(error).__name__}): "
-            "run once with network, or set TIKTOKEN_CACHE_DIR to a folder with 9b5ad71b2ce5302211f9c61530b329a4922fc6a4 "
-            "(the file's name in tiktoken's cache; the llama-index-core wheel holds a copy)"
+            "run once with network, or set TIKTOKEN_CACHE_DIR to a folder with "
+            "9b5ad71b2ce5302211f9c61530b329a4922fc6a4 (its name in tiktoken's cache; the llama-index-core wheel has it)"
         ) from None
 
     @lru_cache(maxsize=2**16)

@@ -1,0 +1,148 @@
+"""LLMLingua-2 scoring: our `rule=llmlingua` against the official loop (one text at a time, one model pass per ratio).
+
+Reads a JSONL file of texts (`--data`, keys question and answer or cot) or makes chains of the embedded family; needs
+the `llmlingua` package. Random weights of XLM-R's shape: the arithmetic is that of the real checkpoint, the decisions are
+compared one by one. Writes JSON: `speedup_cpu` (official CPU-seconds per text / ours), `sgemm_share` (our model's
+arithmetic per CPU-second / what large matrix products reach on the same machine), `identical`, each per thread count.
+
+    python benchmarks/scoring.py --size base --texts 24 --json scoring.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RATES = (0.5, 0.6, 0.7, 0.8, 0.9)
+SHAPES = {
+    "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128},
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+}
+
+
+def load_texts(data: Path | None, n: int) -> list[str]:
+    """`n` texts of a file, or questions with chains of the embedded family."""
+    if data is not None:
+        rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()[:n]]
+        return [row["cot"] if "cot" in row else f"{row['question']}\n{row['answer']}" for row in rows]
+    from tokenskip.embedded.family import stories
+    from tokenskip.embedded.registers import document
+
+    documents = [document(story, "chatty", random.Random(i), bare=True) for i, story in enumerate(stories("train", n))]
+    return [f"{item.prompt}\n{item.completion}" for item in documents]
+
+
+def make_checkpoint(size: str, texts: list[str], folder: Path) -> Path:
+    """A random XLM-R token classifier with a small vocabulary of its own, under a name that the package accepts."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import XLMRobertaConfig, XLMRobertaForTokenClassification, XLMRobertaTokenizer
+
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    unigram = Tokenizer(models.Unigram())
+    unigram.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    trainer = trainers.UnigramTrainer(vocab_size=2000, special_tokens=special, unk_token="<unk>", show_progress=False)
+    unigram.train_from_iterator(texts, trainer)
+    vocab = [(piece, score) for piece, score in json.loads(unigram.to_str())["model"]["vocab"]]
+    tokenizer = XLMRobertaTokenizer(vocab=[*vocab, ("<mask>", 0.0)])
+    config = XLMRobertaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=514, type_vocab_size=1, num_labels=2, **SHAPES[size]
+    )
+    torch.manual_seed(0)
+    model = XLMRobertaForTokenClassification(config)
+    with torch.no_grad():
+        model.classifier.weight.normal_(0, 1)  # probabilities that differ, so that decisions can
+    path = folder / f"{size}-xlm-roberta-large"
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def peak_flops(hidden: int, intermediate: int) -> float:
+    """Floating-point operations per CPU-second of a large float32 matrix product; the best of several."""
+    a, b = torch.randn(1024, hidden), torch.randn(hidden, intermediate)
+    best = 0.0
+    for _ in range(8):
+        begin = time.process_time()
+        for _ in range(4):
+            a @ b
+        best = max(best, 4 * 2 * 1024 * hidden * intermediate / (time.process_time() - begin))
+    return best
+
+
+def model_flops(lengths: list[int], size: str) -> float:
+    """Multiply-adds x 2 of the encoder's matrix products over rows of these lengths, no padding."""
+    shape = SHAPES[size]
+    h, f = shape["hidden_size"], shape["intermediate_size"]
+    per_row = [n * (2 * (4 * h * h + 2 * h * f) + 4 * n * h) for n in lengths]
+    return float(sum(per_row)) * shape["num_hidden_layers"]
+
+
+def measure(path: Path, texts: list[str], n_reference: int, size: str, threads: int) -> dict[str, Any]:
+    """One thread count: CPU-seconds per text of both, and whether they agree."""
+    from llmlingua import PromptCompressor
+
+    from tokenskip.scorers.llmlingua_rule import LLMLinguaRule
+
+    torch.set_num_threads(threads)
+    rule = LLMLinguaRule(str(path), device="cpu")
+    rule.compress(texts[:1], RATES)
+    begin, wall = time.process_time(), time.perf_counter()
+    ours = rule.compress(texts, RATES)
+    ours_s, ours_wall = (time.process_time() - begin) / len(texts), (time.perf_counter() - wall) / len(texts)
+    flops = model_flops([len(rule.tokenizer.tokenize(text)) + 2 for text in texts], size) / len(texts)
+    peak = peak_flops(SHAPES[size]["hidden_size"], SHAPES[size]["intermediate_size"])
+    official = PromptCompressor(str(path), device_map="cpu", use_llmlingua2=True, model_config={})
+    torch.set_num_threads(threads)
+    sample = texts[:: max(1, len(texts) // n_reference)][:n_reference]
+    theirs = []
+    begin, wall = time.process_time(), time.perf_counter()
+    for text in sample:
+        theirs.append([official.compress_prompt(text, rate=rate)["compressed_prompt"] for rate in RATES])
+    theirs_s = (time.process_time() - begin) / len(sample)
+    theirs_wall = (time.perf_counter() - wall) / len(sample)
+    return {
+        "threads": threads,
+        "ours_cpu_s": round(ours_s, 4),
+        "official_cpu_s": round(theirs_s, 4),
+        "ours_wall_s": round(ours_wall, 4),
+        "official_wall_s": round(theirs_wall, 4),
+        "speedup_cpu": round(theirs_s / ours_s, 2),
+        "sgemm_gflops": round(peak / 1e9, 1),
+        "sgemm_share": round(flops / ours_s / peak, 3),
+        "identical": [ours[texts.index(text)] for text in sample] == theirs,
+        "n_texts": len(texts),
+        "n_reference": len(sample),
+    }
+
+
+def main() -> None:
+    """Measure with one thread and with two, print and write the results; the top-level keys are those of one thread."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--size", choices=SHAPES, default="base")
+    parser.add_argument("--texts", type=int, default=24, help="texts that ours scores")
+    parser.add_argument("--reference", type=int, default=3, help="of these, texts that the package scores as well")
+    parser.add_argument("--data", type=Path, help="JSONL with question and answer, or cot")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    texts = load_texts(args.data, args.texts)
+    with tempfile.TemporaryDirectory() as folder:
+        path = make_checkpoint(args.size, texts, Path(folder))
+        runs = [measure(path, texts, args.reference, args.size, threads) for threads in args.threads]
+    keys = ("speedup_cpu", "sgemm_share", "identical")
+    result = {"size": args.size, **{key: runs[0][key] for key in keys}, "runs": runs}
+    print(json.dumps(result, indent=2))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
