@@ -55,7 +55,7 @@ def filler_weight(progress: float) -> float:
     return ramp(progress, ((0, 0.1), (0.15, 0.1), (0.4, 0.5), (0.7, 1.0), (1.0, 1.0)))
 
 
-def _weight(kind: str, core: str, register: str, filler: float) -> float:
+def _weight(kind: str, core: str, register: str, filler: float, entity: float) -> float:
     if kind == "op" and core in HARD_WORDS:
         return 4.0
     if register == "direct":
@@ -63,7 +63,7 @@ def _weight(kind: str, core: str, register: str, filler: float) -> float:
     if kind in ("number", "op"):
         return 1.5 if kind == "number" else 1.0
     if kind in ("label", "entity"):
-        return max(filler, 0.5)
+        return max(filler, 0.5) * (entity if kind == "entity" else 1.0)
     # which filler a dropout document keeps cannot be foreseen
     return filler * (0.3 if register == "dropout" else 1.0)
 
@@ -71,8 +71,8 @@ def _weight(kind: str, core: str, register: str, filler: float) -> float:
 class Stream:
     """Length-bucketed batches of about `size` tokens."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", size: int, seed: int = 0) -> None:
-        self.tokenizer, self.size, self.seed = tokenizer, size, seed
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", size: int, seed: int = 0, entity: float = 1.0) -> None:
+        self.tokenizer, self.size, self.seed, self.entity = tokenizer, size, seed, entity
         self._cache: dict[str, list[int]] = {}
 
     def _piece(self, text: str) -> list[int]:
@@ -93,7 +93,7 @@ class Stream:
         for word in doc.words:
             piece = self._piece(word.text)
             ids += piece
-            weights += [_weight(word.kind, word.text.strip(), doc.register, filler)] * len(piece)
+            weights += [_weight(word.kind, word.text.strip(), doc.register, filler, self.entity)] * len(piece)
         return [*ids, tokenizer.eos_token_id], [*weights, 1.0]
 
     def batches(self, index: int, progress: float) -> list[Batch]:

@@ -3,13 +3,13 @@
 Reads nothing but a checkpoint of its own (`OUT/checkpoint.pt`, to go on after a stop); writes the model, its
 tokenizer and `log.jsonl` into OUT.
 
-    python -m tokenskip.embedded.pretrain --out build/embedded --size m --tokens 25000000
+    python -m tokenskip.embedded.pretrain --out build/embedded --size s --tokens 8000000
 """
 
 import argparse
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,19 @@ SIZES: Final[dict[str, dict[str, int]]] = {
 }
 BATCH_TOKENS: Final = 4096
 MUON_LR, ADAM_LR = 0.02, 3e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a run does. `curriculum_from` > 0 skips that share of the curriculum (drills, light filler)."""
+
+    size: str = "s"
+    tokens: int = 8_000_000
+    seed: int = 0
+    init: Path | None = None
+    entity_weight: float = 1.0
+    curriculum_from: float = 0.0
+    lr_scale: float = 1.0
 
 
 @dataclass
@@ -75,15 +88,15 @@ def rate(progress: float, step: int) -> float:
 class Run:
     """One training run with exact resume."""
 
-    def __init__(self, out: Path, size: str, tokens: int, seed: int, init: Path | None = None) -> None:
-        self.out, self.total, self.state = out, tokens, State()
-        torch.manual_seed(seed)
+    def __init__(self, out: Path, recipe: Recipe) -> None:
+        self.out, self.recipe, self.state = out, recipe, State()
+        torch.manual_seed(recipe.seed)
         out.mkdir(parents=True, exist_ok=True)
-        self.tokenizer = own_tokenizer.save(out)
-        self.model = build_model(size, self.tokenizer)
-        if init:
-            self.model = type(self.model).from_pretrained(init, dtype=torch.float32)
-        self.stream = Stream(self.tokenizer, BATCH_TOKENS, seed)
+        self.tokenizer = own_tokenizer.load_or_build(out)
+        self.model = build_model(recipe.size, self.tokenizer)
+        if recipe.init:
+            self.model = type(self.model).from_pretrained(recipe.init, dtype=torch.float32)
+        self.stream = Stream(self.tokenizer, BATCH_TOKENS, recipe.seed, recipe.entity_weight)
         matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n]
         rest = [p for n, p in self.model.named_parameters() if p.ndim != 2 or "embed" in n]
         self.optimizers = [Muon(matrices), torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0)]
@@ -105,10 +118,14 @@ class Run:
         part.replace(self.out / "checkpoint.pt")
         self.model.save_pretrained(self.out)
 
+    @property
+    def progress(self) -> float:
+        """Share of the token budget that is used up."""
+        return self.state.tokens / self.recipe.tokens
+
     def step(self, batch: Batch) -> float:
         """One update; returns the loss."""
-        progress = self.state.tokens / self.total
-        factor = rate(progress, self.state.step)
+        factor = self.recipe.lr_scale * rate(self.progress, self.state.step)
         for optimizer, lr in zip(self.optimizers, (MUON_LR, ADAM_LR), strict=True):
             optimizer.param_groups[0]["lr"] = lr * factor
         loss = loss_of(self.model, batch)
@@ -131,9 +148,9 @@ class Run:
     def train(self, eval_every: int, eval_n: int) -> None:
         """Trains to the end of the token budget; checkpoints at every evaluation, on a chunk's border."""
         next_eval = (self.state.tokens // eval_every + 1) * eval_every
-        while self.state.tokens < self.total:
+        while self.state.tokens < self.recipe.tokens:
             began = time.perf_counter()
-            batches = self.stream.batches(self.state.chunk, self.state.tokens / self.total)
+            batches = self.stream.batches(self.state.chunk, max(self.recipe.curriculum_from, self.progress))
             losses = [self.step(batch) for batch in batches]
             took = time.perf_counter() - began
             self.state.chunk += 1
@@ -141,7 +158,7 @@ class Run:
             if self.state.chunk % 20 == 0:
                 speed = sum(batch.n_tokens for batch in batches) / took
                 self.log(loss=round(sum(losses) / len(losses), 4), tok_s=round(speed))
-            if self.state.tokens >= min(next_eval, self.total):
+            if self.state.tokens >= min(next_eval, self.recipe.tokens):
                 next_eval += eval_every
                 self.save()
                 self.model.eval()
@@ -153,16 +170,20 @@ def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description="Train the embedded reasoner from scratch.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--size", choices=list(SIZES), default="m")
-    parser.add_argument("--tokens", type=int, default=25_000_000, help="token budget, padding included")
+    parser.add_argument("--size", choices=list(SIZES), default="s")
+    parser.add_argument("--tokens", type=int, default=8_000_000, help="token budget, padding included")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--eval-every", type=int, default=2_000_000)
     parser.add_argument("--eval-n", type=int, default=200)
-    parser.add_argument("--init", type=Path, help="start from the weights of this model folder")
+    parser.add_argument("--init", type=Path, help="go on from this model's weights (use another seed)")
+    parser.add_argument("--entity-weight", type=float, default=1.0, help="weight of names and things in the loss")
+    parser.add_argument("--curriculum-from", type=float, default=0.0, help="skip this share of the curriculum")
+    parser.add_argument("--lr-scale", type=float, default=1.0, help="factor on both learning rates")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    Run(args.out, args.size, args.tokens, args.seed, args.init).train(args.eval_every, args.eval_n)
+    recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
+    Run(args.out, recipe).train(args.eval_every, args.eval_n)
 
 
 if __name__ == "__main__":

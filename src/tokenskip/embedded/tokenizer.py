@@ -90,11 +90,17 @@ def build(texts: list[str], vocabulary: int = VOCABULARY) -> "PreTrainedTokenize
     return fast
 
 
-def save(out: Path) -> "PreTrainedTokenizerFast":
-    """Builds the tokenizer and writes it to a folder; returns it."""
-    tokenizer = build(list(sample_texts()))
-    tokenizer.save_pretrained(out)
-    return tokenizer
+def load_or_build(out: Path) -> "PreTrainedTokenizerFast":
+    """The tokenizer in a folder; where there is none, it is built and written first."""
+    from transformers import PreTrainedTokenizerFast
+
+    if not (out / "tokenizer.json").exists():
+        build(list(sample_texts())).save_pretrained(out)
+        # the class name of transformers 5 is unknown to engines that still carry an older one
+        config = out / "tokenizer_config.json"
+        values = json.loads(config.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    return PreTrainedTokenizerFast.from_pretrained(out)
 
 
 def main() -> None:
@@ -102,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the embedded model's tokenizer.")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    tokenizer = save(args.out)
+    tokenizer = load_or_build(args.out)
     print(f"{len(tokenizer)} tokens in {args.out}")
 
 
