@@ -1,11 +1,10 @@
 """LLMLingua-2 scoring: our `rule=llmlingua` against the official loop (one text at a time, one model pass per ratio).
 
 Reads a JSONL file of texts (`--data`, keys question and answer or cot) or makes chains of the embedded family; needs
-the `llmlingua` package. Random weights of XLM-R's shape: the arithmetic is that of the real checkpoint, the decisions are
-compared one by one. Writes JSON: `speedup_cpu` (official CPU-seconds per text / ours), `sgemm_share` (our model's
-arithmetic per CPU-second / what large matrix products reach on the same machine), `identical`, each per thread count.
+the `llmlingua` package. Random weights of XLM-R's shape: the arithmetic is that of the real checkpoint, the decisions
+are compared one by one. Writes JSON: `speedup_cpu` (official CPU-seconds per text / ours), `sgemm_share` (our model's
+arithmetic per CPU-second / what large matrix products reach on the same machine), `identical`, and each by threads.
 
-    python benchmarks/scoring.py --size base --texts 24 --json scoring.json
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Classifier:
         self.max_length = min(512, config.max_position_embeddings - reserved)
         self.batch_tokens = batch_tokens
         if model.device.type == "cpu":
-            self.batch_tokens = min(batch_tokens, max(512, 2**20 // config.hidden_size))
+            self.batch_tokens = min(batch_tokens, max(256, 2**19 // config.hidden_size))
 
     def keep_probabilities(
         self, rows: Sequence[Sequence[int]], masks: Sequence[Sequence[int]] | None = None
