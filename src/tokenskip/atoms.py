@@ -188,6 +188,8 @@ def _atoms(text: str, token_offsets: Sequence[Range] | None) -> list[Range]:
     anchor = -1  # where in `cores` the last word-like end stands that no white space separates from here
     while index < len(lexemes):
         after = _expression_end(text, lexemes, index)
+        if after - index > 1 and _closes(text, lexemes, after):
+            after += 1
         start, end = lexemes[index].start, lexemes[after - 1].end
         unspaced = lexemes[index].kind == "unspaced"
         if unspaced or (cores and cores[-1][1] != start):
@@ -200,6 +202,14 @@ def _atoms(text: str, token_offsets: Sequence[Range] | None) -> list[Range]:
             anchor = len(cores) - 1
         index = after
     return cores
+
+
+def _closes(text: str, lexemes: list[_Lexeme], index: int) -> bool:
+    """Whether the lexeme behind an expression is its punctuation mark: kept with it, so that nothing runs into it."""
+    if index >= len(lexemes) or lexemes[index].start != lexemes[index - 1].end:
+        return False
+    start, end = lexemes[index].start, lexemes[index].end
+    return text[start:end] in {".", ",", ";", ":"} and (end == len(text) or text[end].isspace())
 
 
 def _wordlike(character: str) -> bool:

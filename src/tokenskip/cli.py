@@ -145,6 +145,31 @@ def report(run_dir: RunDir) -> None:
 
 
 @app.command()
+def distill(
+    run_dir: RunDir,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the compressor.")],
+    teacher: Annotated[str, typer.Option(help="Scorer whose importance is learned.")] = "goal_gradient",
+    encoder: Annotated[str | None, typer.Option(help="Encoder to start from (default: a tiny one, from scratch).")] = None,
+    epochs: Annotated[float, typer.Option(min=0.1, help="Passes over the chains.")] = 6.0,
+    option: Annotated[list[str] | None, typer.Option(help="key=value for the teacher; may repeat.")] = None,
+) -> None:
+    """Train a compressor of your own on a run's chains; use it as --set score.scorer=llmlingua2 score.model=DIR."""
+    from tokenskip import pipeline
+    from tokenskip.config import lay_over
+
+    options: dict[str, Any] = {}
+    for one in option or []:
+        lay_over(options, one)
+    config = _recipe(run_dir / "config.json", [], None)
+    with _bars() as progress, pipeline.Run(run_dir, config, progress) as job:
+        metrics = pipeline.distill(job, teacher, output, encoder=encoder, epochs=epochs, **options)
+    rank = metrics["held_out_spearman"]
+    agreement = "not measured" if rank is None else f"{rank:.3f}"
+    _say(f"{metrics['n_parameters']:,} parameters, rank correlation with {teacher} on unseen chains: {agreement}")
+    _say(f"compressor: {output}")
+
+
+@app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="A question.")],
     ratio: Annotated[float, typer.Option(help="Share of the chain's tokens to keep.")] = 0.6,

@@ -180,11 +180,48 @@ def grade(job: Run) -> None:
 
 def score(job: Run) -> None:
     """Stage 3. Raises StageError when there is no correct trajectory."""
+    _score_into(job, SCORES, job.config)
+
+
+def distill(
+    job: Run, teacher: str, out: Path, *, encoder: str | None = None, epochs: float = 6.0, **options: Any
+) -> Row:
+    """A compressor that learned `teacher`'s importance on this run's correct chains; returns its metrics.
+
+    The teacher's scores stay in `scores-TEACHER.jsonl` of the run folder, so that a second student costs no scoring.
+    """
+    from tokenskip.distill import distill as fit
+
+    score_config = job.config.score.model_copy(update={"scorer": teacher, "model": None, "options": options})
+    config = job.config.model_copy(update={"score": score_config})
+    check_scorer(config)
+    name = f"scores-{teacher.rpartition(':')[2]}.jsonl"
+    _score_into(job, name, config)
+    with job.progress.stage("distill", None) as advance:
+        seen = 0
+
+        def step(done: int, total: int, loss: float) -> None:
+            nonlocal seen
+            advance(done - seen, total=total)
+            seen = done
+
+        return fit(
+            job.folder.trajectories(name),
+            out,
+            encoder=encoder,
+            epochs=epochs,
+            seed=job.config.seed,
+            device=job.config.model.device,
+            progress=step,
+        )
+
+
+def _score_into(job: Run, name: str, config: RunConfig) -> None:
     _need_correct(job)
 
     def make() -> Callable[[Sequence[Trajectory]], list[Row]]:
         job.free()  # one model in memory at a time
-        scorer = make_scorer(job.config, job.prompts)
+        scorer = make_scorer(config, job.prompts)
 
         def work(window: Sequence[Trajectory]) -> list[Row]:
             alive = [one for one in window if not one.dropped]
@@ -193,7 +230,7 @@ def score(job: Run) -> None:
 
         return work
 
-    _grow(job, SCORES, job.folder.trajectories(), make, SCORE_WINDOW, "score")
+    _grow(job, name, job.folder.trajectories(), make, SCORE_WINDOW, f"score ({config.score.scorer})")
 
 
 def prune(job: Run) -> None:

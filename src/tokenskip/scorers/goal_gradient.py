@@ -10,7 +10,8 @@ One forward and one backward pass a batch; no weight receives a gradient. Deviat
 - `goal="numbers"`: the goal is the answer *and* every later token of the chain with a digit in it. The answer of a
   worked chain can mostly be copied from its last line, so the answer alone hardly depends on the steps before; the
   numbers in between do. On a small reasoner this ranked digits and operators above the rest far more often than the
-  paper's goal did. `goal="chain"`: the answer and every later token.
+  paper's goal did. `goal="chain"`: the answer and every later token. Both are divided by how many goal tokens stand
+  behind t: a token is not important because much comes after it, and a chain is not thinned towards its end only.
 - `grad_x_input=True`: |<gradient, h_t>|, the first-order change when h_t is set to zero, in place of the norm.
 - The threshold that follows the model's entropy (the paper's second half, ADS) is not here: a ratio decides.
 
@@ -72,5 +73,9 @@ class GoalGradient(CausalScorer):
             values = (gradient * hidden).sum(-1).abs()
         else:
             values = gradient.norm(p=1 if self.norm == "l1" else 2, dim=-1)
+        for row, behind in zip(values, positions, strict=True):
+            goal = torch.tensor(behind, device=row.device)
+            after = len(behind) - torch.searchsorted(goal, torch.arange(len(row), device=row.device), right=True)
+            row /= after.clamp(min=1)
         rows = values.cpu().tolist()
         return [cot_scores(self.name, item, row[item.n_prompt :]) for item, row in zip(items, rows, strict=True)]

@@ -1,0 +1,42 @@
+# Two commands on a fresh machine with Python 3.11+, git and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread per process: two threads on a small machine wait for each other. Nothing here needs a hub.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test check test-slow headline docs clean
+
+demo: $(VENV)/run.stamp
+	$(BIN)/tokenskip demo
+
+test: $(VENV)/dev.stamp check
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+
+headline: $(VENV)/run.stamp
+	$(BIN)/python benchmarks/headline.py
+
+docs: $(VENV)/run.stamp
+	$(BIN)/python docs/make_cli.py
+
+clean:
+	rm -rf $(VENV) runs
+
+$(VENV)/run.stamp: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
