@@ -71,7 +71,7 @@ def test_units_cover_the_text(
         ("earned 12/60 = $<<12/60=0.2>>0.2", ["earned", " 12/60 = $<<12/60=0.2>>0.2"]),
         ("48 clips / 2 = 24 clips", ["48 clips / 2 = 24", " clips"]),
         ("5 eggs * $2/egg = $10", ["5 eggs * $2/egg = $10"]),
-        ("12 plus 5 is 17.", ["12 plus 5 is 17", "."]),
+        ("12 plus 5 is 17.", ["12 plus 5 is 17."]),
         ("(3 + 4) * 2 = 14", ["(3 + 4) * 2 = 14"]),
         ("a (3 + 4", ["a", " (", "3 + 4"]),
         ("Step 1: Tom's and/or 12-year-old", ["Step 1:", " Tom's", " and/or", " 12-year-old"]),
