@@ -29,13 +29,20 @@ Limit = Annotated[int | None, typer.Option(min=1, help="At most N training and N
 RunDir = Annotated[Path, typer.Argument(help="Run folder.")]
 
 
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+"""click's `UsageError`, of the click that this typer uses: newer ones bring their own."""
+
+
 def main() -> None:
     """Entry point of the `tokenskip` script."""
     try:
-        app()
+        if app(sys.argv[1:] or ["--help"], standalone_mode=False) == 130:  # what typer makes of an interrupt
+            raise KeyboardInterrupt
+    except USAGE_ERROR as error:
+        _fail(" ".join(error.format_message().split()) + " (tokenskip COMMAND --help shows the options)", 2)
     except TokenskipError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _fail("stopped; everything computed is kept: the same command goes on from here", 130)
     except BrokenPipeError:
         sys.exit(1)
@@ -101,7 +108,7 @@ def score(run_dir: RunDir, set_: Set = None) -> None:
 @app.command()
 def prune(
     source: Annotated[Path, typer.Argument(help="Run folder, or a JSONL file of {id, cot}.")],
-    ratio: Annotated[list[float] | None, typer.Option(help="For a file: share of tokens to keep; may repeat.")] = None,
+    ratio: Annotated[list[str] | None, typer.Option(help="For a file: share of tokens to keep; may repeat.")] = None,
     scorer: Annotated[str, typer.Option(help="For a file: the scorer.")] = "surprisal",
     model: Annotated[str, typer.Option(help="For a file: the scorer's model.")] = "embedded",
     tokenizer: Annotated[str | None, typer.Option(help="For a file: the target's tokenizer.")] = None,
@@ -116,10 +123,10 @@ def prune(
     from tokenskip.files import prune_file
     from tokenskip.preview import show_pruned
 
-    target = _needed(output)
+    target, ratios = _needed(output), ratio or ["0.5"]
     with _bars() as progress:
         summary = prune_file(
-            source, target, ratio or [0.5], scorer, model, tokenizer=tokenizer, overrides=set_ or [], progress=progress
+            source, target, ratios, scorer, model, tokenizer=tokenizer, overrides=set_ or [], progress=progress
         )
     show_pruned(source, target, preview)
     _say(f"{summary} -> {target}")
@@ -149,8 +156,9 @@ def distill(
     run_dir: RunDir,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the compressor.")],
     teacher: Annotated[str, typer.Option(help="Scorer whose importance is learned.")] = "goal_gradient",
-    encoder: Annotated[str | None, typer.Option(help="Encoder to start from (default: a tiny one, from scratch).")] = None,
-    epochs: Annotated[float, typer.Option(min=0.1, help="Passes over the chains.")] = 6.0,
+    encoder: Annotated[str | None, typer.Option(help="Encoder to start from (default: tiny, from scratch).")] = None,
+    epochs: Annotated[float, typer.Option(min=0.1, help="Passes over the chains.")] = 3.0,
+    pool: Annotated[bool, typer.Option("--pool", help="A word is as important wherever it stands.")] = False,
     option: Annotated[list[str] | None, typer.Option(help="key=value for the teacher; may repeat.")] = None,
 ) -> None:
     """Train a compressor of your own on a run's chains; use it as --set score.scorer=llmlingua2 score.model=DIR."""
@@ -162,7 +170,7 @@ def distill(
         lay_over(options, one)
     config = _recipe(run_dir / "config.json", [], None)
     with _bars() as progress, pipeline.Run(run_dir, config, progress) as job:
-        metrics = pipeline.distill(job, teacher, output, encoder=encoder, epochs=epochs, **options)
+        metrics = pipeline.distill(job, teacher, output, encoder=encoder, epochs=epochs, pool=pool, **options)
     rank = metrics["held_out_spearman"]
     agreement = "not measured" if rank is None else f"{rank:.3f}"
     _say(f"{metrics['n_parameters']:,} parameters, rank correlation with {teacher} on unseen chains: {agreement}")
@@ -172,7 +180,7 @@ def distill(
 @app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="A question.")],
-    ratio: Annotated[float, typer.Option(help="Share of the chain's tokens to keep.")] = 0.6,
+    ratio: Annotated[str, typer.Option(help="Share of the chain's tokens to keep.")] = "0.6",
     base: Annotated[str, typer.Option(help="The model: 'embedded', a folder, or a hub id.")] = "embedded",
     adapter: Annotated[Path | None, typer.Option(help="Adapter folder (default: the embedded one).")] = None,
     set_: Set = None,
@@ -312,7 +320,7 @@ def _say(text: str) -> None:
 
 
 def _fail(text: str, code: int) -> None:
-    print(f"tokenskip: {text}", file=sys.stderr)
+    print(f"tokenskip: {' '.join(text.split())}", file=sys.stderr)
     sys.exit(code)
 
 

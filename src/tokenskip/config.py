@@ -22,9 +22,10 @@ PAPER_RATIOS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 def check_ratio(ratio: float) -> float:
     """The ratio, rounded to the one spelling it has everywhere; ValueError unless 0 < ratio <= 1."""
-    if not 0 < ratio <= 1:
+    rounded = round(float(ratio), 4)
+    if not (rounded > 0 and ratio <= 1):
         raise ValueError(f"a ratio is a number above 0 and at most 1, such as 0.6; given: {ratio:g}")
-    return round(float(ratio), 4)
+    return rounded
 
 
 Ratio = Annotated[float, AfterValidator(check_ratio)]

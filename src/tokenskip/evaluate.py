@@ -19,7 +19,7 @@ from tokenskip.generate import TokenCount, complete, trajectory_of
 from tokenskip.grade import grade_trajectory
 from tokenskip.progress import Progress
 from tokenskip.prompts import Prompts
-from tokenskip.store import EVAL, Row, RunFolder, dump_row, read_rows, trajectory_from_row, trajectory_row
+from tokenskip.store import EVAL, Row, RunFolder, dump_row, read_rows, repair, trajectory_from_row, trajectory_row
 from tokenskip.types import Backend, Completion, Problem, Sampling, Task, Trajectory
 
 TIMINGS = f"{EVAL}/timings.jsonl"
@@ -185,6 +185,7 @@ def _with_answer(chain: Trajectory, forced: str, answer: Completion) -> Trajecto
 
 def _note_time(bench: Bench, arm: Arm, ratio: float, batch_size: int, n: int, seconds: float) -> None:
     row = {"arm": arm.name, "ratio": ratio, "batch_size": batch_size, "n": n, "seconds": round(seconds, 6)}
+    repair(bench.folder.file(TIMINGS))  # a killed run may have left half a line
     with bench.folder.file(TIMINGS).open("a", encoding="utf-8") as out:
         out.write(dump_row(row))
 

@@ -1,13 +1,16 @@
-"""`grade` and `prune` on anyone's own JSONL file, without a run folder. Results are streamed to the output file."""
+"""`grade` and `prune` on anyone's own JSONL file, without a run folder. Results are streamed."""
 
 from __future__ import annotations
 
 import inspect
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from errno import EISDIR
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tokenskip import plugins
 from tokenskip.config import PruneConfig, RunConfig, TaskConfig, check_config, lay_over
@@ -34,7 +37,7 @@ def grade_file(source: Path, task_name: str, output: Path) -> dict[str, int]:
     task = plugins.load("task", task_name, plugins.TASKS)(TaskConfig(name=task_name))
     counts: Counter[str] = Counter()
     names = {True: "correct", False: "incorrect", None: "ungradable"}
-    with _writing(output) as out:
+    with _writing(output, source) as out:
         for row in grade_rows(read_jsonl(source), task, RunConfig().prompt, str(source)):
             counts[names[row["correct"]]] += 1
             out.write(dump_row(row))
@@ -84,8 +87,6 @@ class FilePruner:
 
     def scored(self, window: Sequence[Trajectory]) -> list[Trajectory]:
         """The trajectories with their scores."""
-        from dataclasses import replace
-
         scores = self.scorer.score(window)
         return [replace(one, scores=found) for one, found in zip(window, scores, strict=True)]
 
@@ -93,7 +94,7 @@ class FilePruner:
 def prune_file(
     source: Path,
     output: Path,
-    ratios: Sequence[float],
+    ratios: Sequence[float | str],
     scorer: str,
     model: str,
     *,
@@ -113,7 +114,7 @@ def prune_file(
     pruner = FilePruner(scorer, model, tokenizer=tokenizer, overrides=overrides)
     thresholds = _thresholds(pruner, source, asked) if pruner.config.prune.cut == "corpus" else None
     rejects = rows = 0
-    with _writing(output) as out, progress.stage("prune", total) as advance:
+    with _writing(output, source) as out, progress.stage("prune", total) as advance:
         chains = read_chains(source)
         while window := list(islice(chains, WINDOW)):
             for one, cuts in zip(window, pruner.prune(window, asked, thresholds), strict=True):
@@ -168,9 +169,21 @@ def _thresholds(pruner: FilePruner, source: Path, ratios: Sequence[float]) -> di
     return corpus_thresholds(scored(), tuple(ratios), pruner.count, settings)
 
 
-def _writing(output: Path) -> Any:
+@contextmanager
+def _writing(output: Path, source: Path) -> Iterator[TextIO]:
+    """`output`, in place only when all went well: a bad line takes neither an older result nor the input away."""
+    if output.exists() and source.exists() and output.samefile(source):
+        raise RunError(f"{output} is the input: give another -o")
+    draft = output.with_name(output.name + ".tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        return output.open("w", encoding="utf-8")
+        if output.is_dir():
+            raise IsADirectoryError(EISDIR, "it is a folder")
+        with draft.open("w", encoding="utf-8") as out:
+            yield out
+        draft.replace(output)
     except OSError as error:
         raise RunError(f"cannot write {output}: {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)

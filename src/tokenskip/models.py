@@ -36,7 +36,7 @@ def resolve_model(path: str) -> str:
     if folder.exists():
         raise ModelError(f"{path} is a file: give the folder that holds the model")
     if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
-        raise ModelError(f"no model folder {path}: give 'embedded', a local folder, or a hub id such as Qwen/Qwen2.5-7B")
+        raise ModelError(f"no model folder {path}: give 'embedded', a local folder, or a hub id like Qwen/Qwen2.5-7B")
     if _is_offline() and not _is_cached(path):
         raise ModelError(
             f"{path} is neither a folder here nor in the local hub cache, and HF_HUB_OFFLINE is set: "

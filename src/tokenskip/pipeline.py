@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import gc
 import inspect
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -43,6 +42,7 @@ from tokenskip.store import (
     TRAJECTORIES,
     Row,
     RunFolder,
+    copy_atomically,
     dump_row,
     pruned_row,
     read_rows,
@@ -184,7 +184,7 @@ def score(job: Run) -> None:
 
 
 def distill(
-    job: Run, teacher: str, out: Path, *, encoder: str | None = None, epochs: float = 6.0, **options: Any
+    job: Run, teacher: str, out: Path, *, encoder: str | None = None, epochs: float = 3.0, pool: bool = False, **options: Any
 ) -> Row:
     """A compressor that learned `teacher`'s importance on this run's correct chains; returns its metrics.
 
@@ -210,6 +210,7 @@ def distill(
             out,
             encoder=encoder,
             epochs=epochs,
+            pool=pool,
             seed=job.config.seed,
             device=job.config.model.device,
             progress=step,
@@ -274,7 +275,7 @@ def train_control(job: Run) -> None:
     with Run(path, config, job.progress) as control:
         for name in (COMPLETIONS, TRAJECTORIES):
             if not control.folder.file(name).exists():
-                shutil.copyfile(job.folder.file(name), control.folder.file(name))
+                copy_atomically(job.folder.file(name), control.folder.file(name))
         score(control)
         prune(control)
         train(control)

@@ -1,4 +1,4 @@
-"""What a person looks at in a terminal: kept and skipped text in colour, an answer beside its shorter one, a dry run."""
+"""What a person looks at in a terminal: kept and skipped text in colour, an answer beside a shorter one, a dry run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def show_pruned(source: Path, output: Path, n: int) -> None:
         console.print(Panel(coloured(chains[row["id"]].cot, row["kept"]), title=Text(title), title_align="left"))
 
 
-def ask(question: str, ratio: float, base: str, adapter: Path | None, overrides: Sequence[str]) -> None:
+def ask(question: str, ratio: float | str, base: str, adapter: Path | None, overrides: Sequence[str]) -> None:
     """Answer one question with the untouched model and with the adapter at `ratio`; print both, tokens and times.
 
     Raises:
@@ -85,7 +85,8 @@ def ask(question: str, ratio: float, base: str, adapter: Path | None, overrides:
     table.add_row(_panel("original", whole, whole_s), _panel(f"ratio {spell_ratio(asked)}", short, short_s))
     console.print(table)
     console.print(
-        f"{whole.n_cot_tokens} -> {short.n_cot_tokens} CoT tokens ({saved:.0%} saved), {whole_s:.2f} s -> {short_s:.2f} s"
+        f"{whole.n_cot_tokens} -> {short.n_cot_tokens} CoT tokens ({saved:.0%} saved), "
+        f"{whole_s:.2f} s -> {short_s:.2f} s"
     )
 
 
@@ -118,7 +119,8 @@ def _panel(title: str, one: Trajectory, seconds: float) -> Panel:
         text.append(" [cut off at the token cap]", "red")
     if one.finish == "error":
         text.append(one.dropped or "failed", "red")
-    return Panel(text, title=Text(title), subtitle=f"{one.n_cot_tokens} CoT tokens, {seconds:.2f} s", title_align="left")
+    measured = f"{one.n_cot_tokens} CoT tokens, {seconds:.2f} s"
+    return Panel(text, title=Text(title), subtitle=measured, title_align="left")
 
 
 def dry_run(config: RunConfig) -> None:

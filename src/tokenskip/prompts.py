@@ -1,7 +1,8 @@
 """The only place where a prompt or a ratio marker is rendered: for training, for our backends and for any server.
 
-The marker is the paper's (section 3.3): `question <eos> γ <eos>` behind the last user turn; γ = 1 is the plain question.
-It lives in the chat template, as a prefix that rewrites `messages` and then lets the model's own template run untouched:
+The marker is the paper's (section 3.3): `question <eos> γ <eos>` behind the last user turn; γ = 1 is the plain
+question. It lives in the chat template, as a prefix that rewrites `messages` and then lets the model's own template
+run untouched:
 
     tokenizer = add_ratio_control(AutoTokenizer.from_pretrained(...))
     tokenizer.apply_chat_template(messages, add_generation_prompt=True, compression_ratio=0.6)
@@ -84,7 +85,7 @@ def add_ratio_control(tokenizer: Any, delimiter: str = "eos_token") -> Any:
         raise ModelError("the tokenizer has several named chat templates: keep one (tokenizer.chat_template = ...)")
     if _END in template:
         template = template.partition(_END)[2]
-    literal = "eos_token" if delimiter == "eos_token" else json.dumps(delimiter)
+    literal = "eos_token" if delimiter == "eos_token" else json.dumps(delimiter, ensure_ascii=False)
     tokenizer.chat_template = _BEGIN + _CONTROL.replace("DELIMITER", literal) + _END + template
     return tokenizer
 
@@ -95,7 +96,8 @@ def has_ratio_control(template: str | None) -> bool:
 
 
 class Prompts:
-    """Questions -> prompts for one tokenizer and one `PromptConfig`. The tokenizer's template gets the ratio control."""
+    """Questions -> prompts for one tokenizer and one `PromptConfig`; gives the tokenizer's template the ratio control.
+    """
 
     def __init__(self, tokenizer: Any, config: PromptConfig) -> None:
         self.tokenizer = add_ratio_control(tokenizer, config.delimiter)

@@ -21,7 +21,6 @@ from tokenskip.store import (
     RESULTS,
     SCORES,
     TRAIN,
-
     Row,
     RunFolder,
     read_manifest,
@@ -158,6 +157,3 @@ def _shown(one: Trajectory) -> Row:
 
 def _is_right(one: Trajectory) -> bool:
     return bool(one.grade and one.grade.correct)
-
-
-

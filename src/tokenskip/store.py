@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -231,6 +232,16 @@ def write_atomically(file: Path, text: str) -> None:
         draft.replace(file)
     except OSError as error:
         raise RunError(f"cannot write {file}: {error.strerror}; what was computed before is kept") from None
+
+
+def copy_atomically(source: Path, target: Path) -> None:
+    """Copy a file so that the copy is whole or not there."""
+    draft = target.with_name(target.name + ".tmp")
+    try:
+        shutil.copyfile(source, draft)
+        draft.replace(target)
+    except OSError as error:
+        raise RunError(f"cannot write {target}: {error.strerror}; what was computed before is kept") from None
 
 
 def trajectory_row(trajectory: Trajectory) -> Row:

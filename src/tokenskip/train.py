@@ -9,6 +9,7 @@ checkpoint and ends in the same bytes.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +44,6 @@ def train(folder: RunFolder, prompts: Prompts, progress: Progress) -> Path:
         raise StageError(f"{folder.path / TRAIN} has no usable rows ({n_long} longer than train.max_length)")
     from datasets import Dataset
     from transformers import set_seed
-    from transformers.trainer_utils import get_last_checkpoint
     from trl import SFTTrainer
 
     config = folder.config
@@ -60,8 +60,7 @@ def train(folder: RunFolder, prompts: Prompts, progress: Progress) -> Path:
         )
         # Rows go in tokenised; should a later TRL filter or cut them, say so instead of training on less
         assert len(trainer.train_dataset) == len(rows), "TRL dropped rows that we had checked"
-        last = get_last_checkpoint(str(checkpoints)) if checkpoints.exists() else None
-        trainer.train(resume_from_checkpoint=last)
+        trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
     _save(trainer, prompts, out, config)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return out
@@ -73,6 +72,21 @@ def _rows(folder: RunFolder, prompts: Prompts) -> tuple[list[dict[str, list[int]
     tokenised = [tokenise_row(row, prompts) for row in read_rows(folder.require(TRAIN))]
     fitting = [row for row in tokenised if len(row["input_ids"]) <= limit]
     return fitting, len(tokenised) - len(fitting)
+
+
+def _last_checkpoint(checkpoints: Path) -> str | None:
+    """The newest whole checkpoint; newer ones that a kill left half written are removed.
+
+    The trainer writes `trainer_state.json` last: where that can be read, the rest is there.
+    """
+    for folder in sorted(checkpoints.glob("checkpoint-*"), key=lambda one: -int(one.name.rpartition("-")[2])):
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            return str(folder)
+    return None
 
 
 def _with_adapter(model: Any, config: RunConfig) -> Any:
