@@ -57,6 +57,7 @@ class _Settings:
     batch_tokens: int
     vocab_size: int
     held_out: float
+    pool: bool
     seed: int
 
 
@@ -71,6 +72,7 @@ def distill(
     batch_tokens: int = 2048,
     vocab_size: int = 2048,
     held_out: float = 0.1,
+    pool: bool = False,
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
@@ -79,7 +81,9 @@ def distill(
 
     `encoder` is a checkpoint to start from (folder or hub id); None trains one from scratch at `size`, with a WordPiece
     vocabulary of the chains. `lr` defaults to 2e-3 from scratch and 3e-5 from a checkpoint. `progress` is called with
-    (step, steps, loss). `metrics["held_out_spearman"]` is the rank correlation with the teacher over the tokens of
+    (step, steps, loss). `pool` gives every occurrence of a word the mean importance of all its occurrences (numbers
+    count as one word), so that the student scores a word alike wherever it stands and a fine-tuned model can foresee
+    what is left out. `metrics["held_out_spearman"]` is the rank correlation with the teacher over the tokens of
     chains that were not trained on.
 
     Raises:
@@ -104,6 +108,7 @@ def distill(
         batch_tokens=batch_tokens,
         vocab_size=vocab_size,
         held_out=held_out,
+        pool=pool,
         seed=seed,
     )
     start = time.perf_counter()
@@ -224,8 +229,10 @@ def _examples(
     ranks = (np.cumsum(counts) - (counts + 1) / 2) / max(1, counts.sum() - 1)  # mean rank of a tie, scaled to [0, 1]
     train: list[Example] = []
     test: list[Example] = []
-    for i, (ids, value) in enumerate(zip(encoded, values, strict=True)):
-        target = np.where(np.isnan(value), _IGNORE, np.interp(value, levels, ranks)).astype(np.float32)
+    targets = [np.where(np.isnan(value), _IGNORE, np.interp(value, levels, ranks)) for value in values]
+    if settings.pool:
+        _pool(encoded, targets, held, tokenizer)
+    for i, (ids, target) in enumerate(zip(encoded, targets, strict=True)):
         for at in range(0, len(ids), MAX_LENGTH - 2):
             piece = target[at : at + MAX_LENGTH - 2]
             example = Example(
@@ -235,6 +242,25 @@ def _examples(
             )
             (test if i in held else train).append(example)
     return train, test
+
+
+def _pool(
+    encoded: Sequence[list[int]], targets: Sequence[np.ndarray[Any, Any]], held: set[int], tokenizer: Any
+) -> None:
+    """Replace the targets of training chains by the mean over all occurrences of the same token, in place."""
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    numbers = len(tokens)
+    kind = np.array([numbers if any(map(str.isdigit, token)) else i for i, token in enumerate(tokens)])
+    total, count = np.zeros(numbers + 1), np.zeros(numbers + 1)
+    for i in range(len(encoded)):
+        if i not in held:
+            known = targets[i] >= 0
+            np.add.at(total, kind[encoded[i]][known], targets[i][known])
+            np.add.at(count, kind[encoded[i]][known], 1)
+    mean = total / np.maximum(count, 1)
+    for i in range(len(encoded)):
+        if i not in held:
+            targets[i][:] = np.where(targets[i] >= 0, mean[kind[encoded[i]]], _IGNORE)
 
 
 def _batch(examples: Sequence[Example], model: Any) -> tuple[Any, Any, Any]:
