@@ -1,0 +1,334 @@
+"""The headline run: the shipped recipe `embedded`, and what the repository publishes about it.
+
+Reads the run folder (`--out`; made, or gone on with, when it is not finished). Writes docs/results/embedded.md and
+embedded.json, docs/images/*.png and the results section of README.md; with `--ship` also the adapter that
+`tokenskip ask` uses. Everything but the run itself takes seconds, so it may be repeated.
+
+    python benchmarks/headline.py
+    python benchmarks/headline.py --limit 100     # a trial: publishes into the run folder, not into the repository
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenskip.config import RunConfig, load_recipe
+from tokenskip.embedded import adapter_path
+from tokenskip.errors import ConfigError, RunError, TokenskipError
+from tokenskip.evaluate import read_arm
+from tokenskip.metrics import Paired, arm_label, paired_difference
+from tokenskip.pipeline import Run, run
+from tokenskip.progress import Advance
+from tokenskip.report import markdown_table, pct, signed, summary
+from tokenskip.results import load_results
+from tokenskip.store import ADAPTER, RunFolder
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = ROOT / "src" / "tokenskip" / "recipes" / "embedded.yaml"
+IMAGES = ("curve.png", "ratio.png", "example.png")
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+N_PROBLEMS = 20
+"""Problems of which `embedded.json` keeps every arm's output; the run's own results.json has more."""
+SHIPPED = (
+    "adapter_model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+ADAPTER_CONFIG = "adapter_config.json"
+
+Results = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One claim that was fixed before the run, and what the run says to it. `met` is None when it was not measured."""
+
+    claim: str
+    met: bool | None
+    value: str
+
+
+class Lines:
+    """Progress as plain lines, so that a log of an hour reads well."""
+
+    @contextmanager
+    def stage(self, name: str, total: int | None) -> Iterator[Advance]:
+        """See `Progress.stage`."""
+        start = shown = time.monotonic()
+        done = 0
+
+        def advance(n: int, *, total: int | None = total) -> None:
+            nonlocal done, shown
+            done += n
+            if time.monotonic() - shown >= 60:
+                shown = time.monotonic()
+                print(f"{name}: {done}" + (f" of {total}" if total else ""), file=sys.stderr, flush=True)
+
+        yield advance
+        print(f"{name}: {done}, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+
+
+def find(results: Results, name: str, ratio: float | None = None) -> Mapping[str, Any] | None:
+    """The row of an arm; None when the run has none."""
+    return next((arm for arm in results["arms"] if arm["arm"] == name and ratio in (None, arm["ratio"])), None)
+
+
+def compare(folder: RunFolder, before: str, after: str) -> Paired | None:
+    """The accuracy of row `after` minus that of row `before`, on the same problems; None when one is missing."""
+    if not all(folder.file(f"eval/{name}.jsonl").exists() for name in (before, after)):
+        return None
+    return paired_difference(list(read_arm(folder, before)), list(read_arm(folder, after)))
+
+
+def targets(folder: RunFolder, results: Results) -> list[Target]:
+    """Every target of the benchmark, computed from the run's rows."""
+    original = find(results, "original")
+    dial = [arm for arm in results["arms"] if arm["arm"] == "tokenskip"]
+    return [
+        _accuracy("the untouched model solves at least 95% of at least 1,000 held-out problems", original),
+        _loss("γ = 0.6 costs at most 0.4 points", compare(folder, "original", "tokenskip-0.6"), at_most=0.4),
+        _ratio("γ = 0.6 achieves 0.6 ± 0.03", [arm for arm in dial if arm["ratio"] == 0.6]),
+        _loss("γ = 0.5 costs at most 2 points", compare(folder, "original", "tokenskip-0.5"), at_most=2.0),
+        _ratio("every achieved ratio is within 0.03 of γ", dial),
+        _loss("truncation at 0.6 loses at least 40 points", compare(folder, "original", "truncation-0.6"), at_least=40),
+        _worse("random pruning at 0.6 is clearly worse than TokenSkip", compare(folder, "tokenskip-0.6", "random-0.6")),
+    ]
+
+
+def _accuracy(claim: str, arm: Mapping[str, Any] | None) -> Target:
+    if arm is None:
+        return Target(claim=claim, met=None, value="not measured")
+    value = f"{pct(arm['accuracy'])} of {arm['n']:,}"
+    return Target(claim=claim, met=arm["n"] >= 1000 and arm["accuracy"] >= 0.95, value=value)
+
+
+def _loss(claim: str, paired: Paired | None, *, at_most: float = 100.0, at_least: float = -100.0) -> Target:
+    """Bounds on the points lost against the original."""
+    if paired is None:
+        return Target(claim=claim, met=None, value="not measured")
+    lost = round(-100 * paired.difference, 6)
+    return Target(claim=claim, met=at_least <= lost <= at_most, value=describe(paired))
+
+
+def _ratio(claim: str, arms: Sequence[Mapping[str, Any]]) -> Target:
+    """Whether all achieved ratios are near what was asked for."""
+    errors = [abs(arm["achieved_ratio"] - arm["ratio"]) for arm in arms if arm["achieved_ratio"] is not None]
+    if not errors or len(errors) < len(arms):
+        return Target(claim=claim, met=None, value="not measured")
+    value = ", ".join(f"{arm['ratio']}: {arm['achieved_ratio']:.3f}" for arm in arms)
+    return Target(claim=claim, met=max(errors) <= 0.03, value=value)
+
+
+def _worse(claim: str, paired: Paired | None) -> Target:
+    """Whether the second of a pair solves fewer problems, and not by chance."""
+    if paired is None:
+        return Target(claim=claim, met=None, value="not measured")
+    return Target(claim=claim, met=paired.difference < 0 and paired.p_value < 0.05, value=describe(paired))
+
+
+def describe(paired: Paired) -> str:
+    """A paired difference in words: points, interval, problems lost and gained, exact McNemar."""
+    low, high = signed(100 * paired.low), signed(100 * paired.high)
+    p_value = "p < 0.001" if paired.p_value < 0.001 else f"p = {paired.p_value:.3f}"
+    points = f"{signed(100 * paired.difference)} points [{low}, {high}]"
+    return f"{points}, {paired.lost} lost, {paired.gained} gained, {p_value}"
+
+
+def targets_table(found: Sequence[Target]) -> str:
+    """The targets as Markdown."""
+    words = {True: "met", False: "**not met**", None: "not measured"}
+    lines = ["| target | | measured |", "| --- | --- | --- |"]
+    lines += [f"| {one.claim} | {words[one.met]} | {one.value} |" for one in found]
+    return "\n".join(lines) + "\n"
+
+
+def differences_table(results: Results) -> str:
+    """Every row against the original, paired by problem."""
+    lines = ["| arm | difference, points | lost / gained | p | |", "| --- | --: | --: | --: | --- |"]
+    for arm in results["arms"]:
+        if arm.get("difference") is None:
+            continue
+        span = f"[{signed(100 * arm['difference_low'])}, {signed(100 * arm['difference_high'])}]"
+        label = arm_label(arm["arm"], arm["ratio"])
+        p_value = "< 0.001" if arm["p_value"] < 0.001 else f"{arm['p_value']:.3f}"
+        change = f"{signed(100 * arm['difference'])} {span}"
+        lines.append(f"| {label} | {change} | {arm['lost']} / {arm['gained']} | {p_value} | {arm['equivalence']} |")
+    return "\n".join(lines) + "\n"
+
+
+def page(results: Results, found: Sequence[Target]) -> str:
+    """docs/results/embedded.md."""
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
+    hardware = ", ".join(f"{name} {value}" for name, value in results["hardware"].items())
+    funnel = ", ".join(f"{step['reason']} {step['count']:,}" for step in results["funnel"])
+    warned = "\n".join(f"- {warning}" for warning in results["warnings"]) or "None."
+    return f"""# The method on the embedded model
+
+{summary(results)}
+
+Made by `python benchmarks/headline.py` (the recipe `embedded`), {results["created"][:10]}. All arms decode greedily on
+the same held-out problems; intervals are 95% Wilson intervals. Every number, the configuration and the versions:
+[embedded.json](embedded.json). What the columns mean: [ARCHITECTURE.md](../../ARCHITECTURE.md).
+
+![Accuracy against CoT tokens](../images/curve.png)
+
+{markdown_table(results)}
+## What was promised
+
+{targets_table(found)}
+The differences are paired by problem (bootstrap interval; exact McNemar test).
+
+## Against the original
+
+{differences_table(results)}
+![Requested and achieved ratio](../images/ratio.png)
+
+## What to know before believing it
+
+{warned}
+
+## From questions to training rows
+
+{funnel}.
+
+## Where
+
+{hardware}; {versions}. Latencies depend on the machine and on what else it did; nothing else does.
+"""
+
+
+def readme_section(results: Results, found: Sequence[Target]) -> str:
+    """What stands between the markers of README.md."""
+    measured = [one for one in found if one.met is not None]
+    missed = [one.claim for one in measured if not one.met]
+    verdict = f"{len(measured) - len(missed)} of {len(found)} targets fixed beforehand are met"
+    verdict += f"; not met: {'; '.join(missed)}." if missed else "."
+    return f"""{summary(results)}
+
+{markdown_table(results)}
+{verdict} Paired differences, tests and warnings: [docs/results/embedded.md](docs/results/embedded.md).
+"""
+
+
+def fill(text: str, section: str) -> str:
+    """`text` with `section` between the two markers.
+
+    Raises:
+        RunError: the markers are not there, once each and in order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise RunError(f"README.md has no {BEGIN} … {END} to write the results between")
+    return f"{before}{BEGIN}\n{section}{END}{after}"
+
+
+def small_json(results: Results, found: Sequence[Target]) -> str:
+    """results.json with the targets, and with the outputs of only the first problems."""
+    kept = {**results, "problems": results["problems"][:N_PROBLEMS], "targets": [asdict(one) for one in found]}
+    return json.dumps(kept, ensure_ascii=False, indent=1) + "\n"
+
+
+def publish(run_dir: Path, results: Results, found: Sequence[Target], root: Path) -> None:
+    """Write the page, the numbers, the pictures and the README's section under `root`."""
+    for folder in ("docs/results", "docs/images"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "docs/results/embedded.md").write_text(page(results, found), encoding="utf-8")
+    (root / "docs/results/embedded.json").write_text(small_json(results, found), encoding="utf-8")
+    for name in IMAGES:
+        shutil.copyfile(run_dir / name, root / "docs/images" / name)
+    readme = root / "README.md"
+    section = readme_section(results, found)
+    text = readme.read_text(encoding="utf-8") if readme.exists() else f"{BEGIN}\n{END}\n"
+    readme.write_text(fill(text, section), encoding="utf-8")
+
+
+def card(results: Results, config: RunConfig) -> str:
+    """The adapter's model card."""
+    settings = config.train
+    dial = [arm for arm in results["arms"] if arm["arm"] in ("original", "tokenskip")]
+    return f"""---
+license: apache-2.0
+library_name: peft
+tags: [tokenskip, chain-of-thought, efficient-reasoning]
+---
+
+# TokenSkip adapter of the embedded reasoner
+
+A LoRA adapter (r {settings.rank}, α {settings.alpha}, {settings.epochs:g} epochs at {settings.learning_rate:g}) for the
+model that tokenskip ships. It makes the model write the share γ of its usual chain of thought, by a ratio given in the
+prompt: `tokenizer.apply_chat_template(messages, add_generation_prompt=True, compression_ratio="0.6")`.
+
+    tokenskip ask "Tom has 12 apples. …" --ratio 0.6
+
+{summary(results)}
+
+{markdown_table({**results, "arms": dial})}
+Made by `python benchmarks/headline.py --ship`: scorer `{config.score.scorer}`, cut `{config.prune.cut}`,
+{config.task.train_limit or "all"} training problems answered by the model itself, correct ones kept. It knows one kind
+of story; a result here says that the method and this implementation work, and little about large models.
+"""
+
+
+def ship(run_dir: Path, results: Results, config: RunConfig, target: Path) -> int:
+    """Copy the run's adapter into the package; returns its size in bytes."""
+    source = run_dir / ADAPTER
+    if config.train.method != "lora":
+        raise RunError("only a LoRA adapter can be shipped: the recipe has train.method=full")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in SHIPPED:
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+    adapter = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    adapter["base_model_name_or_path"] = "embedded"
+    (target / ADAPTER_CONFIG).write_text(json.dumps(adapter, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (target / "README.md").write_text(card(results, config), encoding="utf-8")
+    return sum(file.stat().st_size for file in target.iterdir())
+
+
+def measure(out: Path, limit: int | None) -> tuple[RunConfig, dict[str, Any], list[Target]]:
+    """Run the recipe, or what is left of it; its configuration, results and targets."""
+    limits = [] if limit is None else [f"task.train_limit={limit}", f"task.test_limit={limit}"]
+    config = load_recipe(RECIPE, limits)
+    with Run(out, config, Lines()) as job:
+        run(job)
+        results = load_results(out)
+        return config, results, targets(job.folder, results)
+
+
+def main() -> None:
+    """Command line of the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/embedded)")
+    parser.add_argument("--limit", type=int, help="a trial with N training and N evaluation problems")
+    parser.add_argument("--ship", action="store_true", help="copy the adapter into the package")
+    args = parser.parse_args()
+    name = "embedded" if args.limit is None else f"embedded-{args.limit}"
+    out = args.out or ROOT / "runs" / name
+    try:
+        if args.ship and args.limit is not None:
+            raise ConfigError("--ship needs the whole run: leave out --limit")
+        config, results, found = measure(out, args.limit)
+        publish(out, results, found, ROOT if args.limit is None else out / "published")
+        if args.ship:
+            print(f"adapter: {ship(out, results, config, adapter_path()) / 1e6:.1f} MB")
+    except TokenskipError as error:
+        print(f"headline: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(markdown_table(results))
+    print(targets_table(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The documents say what is there: every relative link leads to a file, and docs/cli.md is what `--help` prints."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tokenskip.config import TaskConfig, load_recipe
+from tokenskip.types import Sampling, Trajectory
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+IMAGE = re.compile(r'<img[^>]+src="([^"]+)"')
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def relative_links(page: Path) -> list[str]:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    found = LINK.findall(text) + IMAGE.findall(text)
+    return [link.partition("#")[0] for link in found if not re.match(r"[a-z]+:|#", link)]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    missing = [link for link in relative_links(page) if not (page.parent / link).exists()]
+    assert not missing, f"{name} points to files that are not there: {missing}"
+
+
+def test_the_readme_shows_its_pictures() -> None:
+    links = relative_links(ROOT / "README.md")
+    assert {"docs/images/curve.png", "docs/images/example.png"} <= set(links)
+
+
+def test_cli_page_is_current() -> None:
+    make_cli = load(ROOT / "docs" / "make_cli.py")
+    assert make_cli.TARGET.read_text(encoding="utf-8") == make_cli.document(), "run: python docs/make_cli.py"
+
+
+def test_the_readme_takes_the_headline_results() -> None:
+    headline = load(ROOT / "benchmarks" / "headline.py")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count(headline.BEGIN) == text.count(headline.END) == 1
+    filled = headline.fill(text, "new\n")
+    assert headline.fill(filled, "new\n") == filled
+    assert filled.startswith(text.partition(headline.BEGIN)[0])
+    assert filled.endswith(text.partition(headline.END)[2])
+
+
+def test_the_examples_of_contributing_work() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+    made: dict[str, Any] = {"__name__": "examples"}
+    for block in blocks:
+        assert len(block.splitlines()) < 40
+        exec(block, made)
+    problem = next(iter(made["Sums"](TaskConfig()).problems("train", 1)))
+    assert made["Sums"](TaskConfig()).grade(problem.gold, problem.gold).correct
+    one = Trajectory(id="a", question="", gold="", cot="a longer word")
+    [scores] = made["LongWords"](power=2.0).score([one])
+    assert [(one.cot[span.start : span.end], span.value) for span in scores.spans] == [
+        ("a", 1.0), ("longer", 36.0), ("word", 16.0),
+    ]  # fmt: skip
+    assert made["OneByOne"](None, None).generate([], Sampling()) == []
+
+
+def test_the_recipe_of_the_readme_is_valid(tmp_path: Path) -> None:
+    [recipe] = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(recipe, encoding="utf-8")
+    config = load_recipe(tmp_path / "mine.yaml", [])
+    assert config.task.fields == {"gold": "answer"}
+    assert config.prompt.template.endswith("\\boxed{}.\n{question}")
