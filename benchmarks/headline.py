@@ -46,6 +46,8 @@ SHIPPED = (
     "chat_template.jinja",
 )
 ADAPTER_CONFIG = "adapter_config.json"
+TRIED = "tried.md"
+"""Written by hand beside the results, when there is something to tell; the page links to it."""
 
 Results = Mapping[str, Any]
 
@@ -204,7 +206,7 @@ The differences are paired by problem (bootstrap interval; exact McNemar test).
 
 ## Where
 
-{hardware}; {versions}. Latencies depend on the machine and on what else it did; nothing else does.
+{hardware}; {versions}. Latencies depend on the machine and on what else it did.
 """
 
 
@@ -244,7 +246,9 @@ def publish(run_dir: Path, results: Results, found: Sequence[Target], root: Path
     """Write the page, the numbers, the pictures and the README's section under `root`."""
     for folder in ("docs/results", "docs/images"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    (root / "docs/results/embedded.md").write_text(page(results, found), encoding="utf-8")
+    tried = root / "docs/results" / TRIED
+    note = f"\n## What was tried\n\n[{TRIED}]({TRIED}) tells what each attempt gave.\n" if tried.exists() else ""
+    (root / "docs/results/embedded.md").write_text(page(results, found) + note, encoding="utf-8")
     (root / "docs/results/embedded.json").write_text(small_json(results, found), encoding="utf-8")
     for name in IMAGES:
         shutil.copyfile(run_dir / name, root / "docs/images" / name)
