@@ -141,7 +141,7 @@ def test_ids_in_training_and_at_inference_are_the_same(tokenizer, ratio):
     (row,) = training_rows(one, prompts)
     tokens = tokenise_row(row, prompts)
     prompt = list(prompts.prompt("How many?", ratio).token_ids)
-    completion = prompts.ids("2 + 3 = 5.\n\nThe final answer is 5.") + [tokenizer.eos_token_id]
+    completion = [*prompts.ids("2 + 3 = 5.\n\nThe final answer is 5."), tokenizer.eos_token_id]
     assert tokens["input_ids"] == prompt + completion
     assert tokens["labels"] == [-100] * len(prompt) + completion
     assert row["chat_template_kwargs"] == ratio_kwargs(ratio) == ({} if ratio == 1 else {"compression_ratio": "0.6"})

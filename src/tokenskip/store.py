@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
@@ -297,6 +298,8 @@ def _write_rows(out: TextIO, file: Path, rows: Sequence[Row]) -> None:
         out.write("".join(map(dump_row, rows)))
         out.flush()
     except OSError as error:
+        with suppress(OSError):  # what could not be written is tried again on closing
+            out.close()
         raise RunError(
             f"cannot write {file}: {error.strerror}; what is written is kept, the same command goes on from there"
         ) from None
