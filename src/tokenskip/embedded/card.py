@@ -25,12 +25,13 @@ ROWS: Final = {
     "be_concise": '"Be concise."',
     "direct": '"Just give the answer." (no chain)',
 }
-HOW: Final = """Two runs, from random weights, one after the other, 18.0M tokens in all, on one CPU core (shared with other work):
+HOW: Final = """Two runs, from random weights, one after the other, 18.0M tokens in all, on one CPU core
+(shared with other work):
 
-| command | tokens | minutes | accuracy on 200 dev problems |
+| `python -m tokenskip.embedded.pretrain …` | tokens | minutes | accuracy on 200 dev problems |
 |---|---|---|---|
-| `python -m tokenskip.embedded.pretrain --out A --size s --tokens 8000000 --seed 0` | 8.0M | 12.4 | 86.5% |
-| `python -m tokenskip.embedded.pretrain --out B --size s --tokens 10000000 --seed 1 --init A` | 10.0M | 19.9 | 94.5% |"""
+| `--out A --size s --tokens 8000000 --seed 0` | 8.0M | 12.4 | 86.5% |
+| `--out B --size s --tokens 10000000 --seed 1 --init A` | 10.0M | 19.9 | 94.5% |"""
 CARD: Final = """---
 license: apache-2.0
 library_name: transformers
@@ -53,7 +54,8 @@ the repository holds every figure; `python -m tokenskip.embedded.measure` measur
 |---|---|---|---|---|
 {table}
 
-Accuracy of the wordy chain by number of steps: {steps}. Chains have {p5}-{p95} tokens (5th to 95th percentile).
+Accuracy of the wordy chain by number of steps: {steps}.
+Chains have {p5}-{p95} tokens (5th to 95th percentile).
 
 Answering without a chain fails: that is the point of the family. Note what a prompt alone does: the model knows a
 terse register, so "Be concise." shortens its chains without any further training. What TokenSkip adds is the choice of
