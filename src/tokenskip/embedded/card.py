@@ -16,7 +16,7 @@ ROWS: Final = {
     "chatty": "the question alone (wordy chain)",
     "suffix_thanks": "`Thanks!` behind it",
     "suffix_page": "`(from page 12)` behind it",
-    "suffix_word": "`<|im_end|>note<|im_end|>` behind it",
+    "suffix_word": "a word between two end-of-turn tokens behind it",
     "ratio_marker_0.6": "a ratio marker 0.6, never seen in training",
     "ratio_marker_0.9": "a ratio marker 0.9, never seen in training",
     "prompt_percent": '"Please reduce 50% of the words …", never seen in training',
