@@ -96,3 +96,19 @@ def test_mistakes_are_told_before_any_training(tmp_path):
         distill([Trajectory(id="a", question="", gold="", cot="x")], tmp_path)
     with pytest.raises(ConfigError, match="unknown size 'tinny'"):
         distill([], tmp_path, size="tinny")
+
+
+def test_pooled_targets_make_a_word_equal_everywhere(tmp_path):
+    """The spread of a word's values over its places is what a fine-tuned model cannot foresee."""
+    data = chains(80, 2.0)
+
+    def spread(pool: bool) -> float:
+        out = tmp_path / str(pool)
+        distill(data, out, epochs=4, pool=pool)
+        values: dict[str, list[float]] = {}
+        for item, scores in zip(data, LLMLingua2(out).score(data), strict=True):
+            for span in scores.spans:
+                values.setdefault(item.cot[span.start : span.end], []).append(span.value)
+        return max(max(found) - min(found) for word, found in values.items() if word in IMPORTANT)
+
+    assert spread(True) < spread(False)

@@ -137,8 +137,6 @@ def run(job: Run) -> None:
     score(job)
     prune(job)
     train(job)
-    if "random" in job.config.evaluate.arms:
-        train_control(job)
     evaluate(job)
     report(job)
 
@@ -163,9 +161,9 @@ def generate(job: Run) -> None:
 
         return work
 
+    total = sum(1 for _ in job.problems("train")) * settings.samples  # a bad line is told before any work
     problems = repeat(job.problems("train"), settings.samples)
-    window = 4 * settings.batch_size
-    _grow(job, COMPLETIONS, problems, make, window, "generate", job.config.task.train_limit)
+    _grow(job, COMPLETIONS, problems, make, 4 * settings.batch_size, "generate", total)
 
 
 def grade(job: Run) -> None:
@@ -184,7 +182,8 @@ def score(job: Run) -> None:
 
 
 def distill(
-    job: Run, teacher: str, out: Path, *, encoder: str | None = None, epochs: float = 3.0, pool: bool = False, **options: Any
+    job: Run, teacher: str, out: Path, *, encoder: str | None = None, epochs: float = 3.0, pool: bool = False,
+    **options: Any,
 ) -> Row:
     """A compressor that learned `teacher`'s importance on this run's correct chains; returns its metrics.
 
@@ -260,9 +259,11 @@ def prune(job: Run) -> None:
 
 
 def train(job: Run) -> None:
-    """Stage 6."""
+    """Stage 6; also the adapter of the `random` arm, where the evaluation asks for that arm."""
     job.free()
     train_adapter(job.folder, job.prompts, job.progress)
+    if "random" in job.config.evaluate.arms and job.config.name != CONTROL:
+        train_control(job)
 
 
 def train_control(job: Run) -> None:

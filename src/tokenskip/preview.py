@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenskip import plugins
-from tokenskip.config import RunConfig, load_recipe
+from tokenskip.config import RunConfig, check_config, lay_over
 from tokenskip.embedded import adapter_path
 from tokenskip.errors import ConfigError, ModelError
 from tokenskip.files import read_chains
@@ -24,7 +24,7 @@ from tokenskip.models import EMBEDDED, load_model, load_tokenizer, resolve_model
 from tokenskip.pipeline import check_scorer
 from tokenskip.prompts import Prompts, spell_ratio
 from tokenskip.prune import token_counter
-from tokenskip.store import read_rows
+from tokenskip.store import read_manifest, read_rows
 from tokenskip.types import Problem, Sampling, Trajectory
 
 KEPT, SKIPPED = "bold green", "dim strike"
@@ -74,7 +74,7 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
         adapter = adapter_path()
     if not (adapter / "adapter_config.json").exists() and not (adapter / "config.json").exists():
         raise ModelError(f"no adapter in {adapter}: give the adapter/ folder of a run")
-    config = load_recipe(None, [f"model.path={base}", *overrides])
+    config = _settings_of(adapter, base, overrides)
     resolve_model(config.model.path)
     prompts = Prompts(load_tokenizer(config.model), config.prompt)
     whole, whole_s = _answer(config, prompts, question, None, 1.0)
@@ -88,6 +88,17 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
         f"{whole.n_cot_tokens} -> {short.n_cot_tokens} CoT tokens ({saved:.0%} saved), "
         f"{whole_s:.2f} s -> {short_s:.2f} s"
     )
+
+
+def _settings_of(adapter: Path, base: str, overrides: Sequence[str]) -> RunConfig:
+    """The prompt settings that the adapter's run was trained with, where its run folder is still around it."""
+    values: dict[str, Any] = {"model": {"path": base}}
+    if (adapter.parent / "config.json").exists():
+        trained = read_manifest(adapter.parent)["config"]
+        values |= {"prompt": trained["prompt"], "generate": {"max_new_tokens": trained["generate"]["max_new_tokens"]}}
+    for override in overrides:
+        lay_over(values, override)
+    return check_config(values, "--set")
 
 
 def _answer(
