@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import CHAT_TEMPLATE, CORPUS
+from scripted_runs import CHAT_TEMPLATE, CORPUS
 
 
 def make_tokenizer() -> Any:

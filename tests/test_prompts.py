@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import CHAT_TEMPLATE
+from scripted_runs import CHAT_TEMPLATE
 
 from tokenskip.config import PromptConfig
 from tokenskip.dataset import training_rows

@@ -76,7 +76,8 @@ def test_a_torn_last_line_is_cut_off_and_never_read(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokenskip.store._appending", lambda _: open("/dev/full", "a", encoding="utf-8"))
+    full = Path("/dev/full")
+    monkeypatch.setattr("tokenskip.store._appending", lambda _: full.open("a", encoding="utf-8"))
     with pytest.raises(RunError, match="No space left on device; what is written is kept"):
         grow(RunFolder(tmp_path, RunConfig()), 100)
 
@@ -132,7 +133,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
     for path in (file, file / "below"):
-        with pytest.raises(RunError, match="cannot write the run folder .*; choose another --out"):
+        with pytest.raises(RunError, match=r"cannot write the run folder .*; choose another --out"):
             open_with(path)
     with pytest.raises(RunError, match="is not a run folder"):
         read_manifest(tmp_path)

@@ -1,1 +1,68 @@
-"""Teach a language model to think in fewer tokens, and choose how few."""
+"""Teach a language model to think in fewer tokens, and choose how few.
+
+The names in `__all__` are the public API; each is imported when it is first used, so that `import tokenskip` is light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenskip.config import PromptConfig, PruneConfig, RunConfig, load_recipe
+    from tokenskip.errors import ConfigError, TokenskipError
+    from tokenskip.prompts import add_ratio_control
+    from tokenskip.prune import prune_chain, token_counter
+    from tokenskip.results import load_results
+    from tokenskip.split import split_completion
+    from tokenskip.types import Problem, Pruned, Scores, Span, Trajectory
+
+    __version__: str
+
+__all__ = [
+    "ConfigError",
+    "Problem",
+    "PromptConfig",
+    "PruneConfig",
+    "Pruned",
+    "RunConfig",
+    "Scores",
+    "Span",
+    "TokenskipError",
+    "Trajectory",
+    "__version__",
+    "add_ratio_control",
+    "load_recipe",
+    "load_results",
+    "prune_chain",
+    "split_completion",
+    "token_counter",
+]
+
+_MODULES = {
+    "config": ("PromptConfig", "PruneConfig", "RunConfig", "load_recipe"),
+    "errors": ("ConfigError", "TokenskipError"),
+    "prompts": ("add_ratio_control",),
+    "prune": ("prune_chain", "token_counter"),
+    "results": ("load_results",),
+    "split": ("split_completion",),
+    "types": ("Problem", "Pruned", "Scores", "Span", "Trajectory"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tokenskip")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -290,7 +290,11 @@ class _Bars:
                 self.bars.update(task, total=total)
             self.bars.advance(task, n)
 
-        yield advance
+        try:
+            yield advance
+        except TokenskipError:
+            self.bars.update(task, visible=False)  # the error's line says it
+            raise
         self.bars.update(task, total=self.bars.tasks[self.bars.task_ids.index(task)].completed or 1)
 
 

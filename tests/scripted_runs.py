@@ -1,7 +1,7 @@
 """A scripted model and small recipes: whole runs in seconds, with chains that are right although weights are random.
 
-Recipes name `runs:ChainBackend`, so this module must be importable; pytest puts this folder on the path, a subprocess
-needs it on PYTHONPATH.
+Recipes name `scripted_runs:ChainBackend`, so this module must be importable; pytest puts this folder on the path, a
+subprocess needs it on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def recipe(folder: Path, model: Path, **sections: dict[str, Any]) -> Path:
         "name": "tiny",
         "model": {"path": str(model), "device": "cpu"},
         "task": {"name": "jsonl", "train": str(train), "test": str(test), "options": {"numeric": True}},
-        "generate": {"backend": "runs:ChainBackend", "batch_size": 2, "max_new_tokens": 160},
+        "generate": {"backend": "scripted_runs:ChainBackend", "batch_size": 2, "max_new_tokens": 160},
         "score": {"scorer": "surprisal"},
         "prune": {"ratios": [0.5, 0.8, 1.0], "per_trajectory": "all"},
         "train": {"rank": 2, "alpha": 4, "epochs": 1, "batch_size": 6, "save_steps": 2, "learning_rate": 0.01},
