@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from scripted_runs import recipe
 
-from tokenskip import pipeline
+from tokenskip import cli, pipeline
 from tokenskip.config import load_recipe
 from tokenskip.errors import StageError
+from tokenskip.preview import ask
 from tokenskip.store import read_rows
 
 EQUAL = ("completions.jsonl", "trajectories.jsonl", "scores.jsonl", "pruned.jsonl", "train.jsonl")
@@ -193,7 +194,7 @@ def test_a_half_written_checkpoint_is_left_out(whole: tuple[Path, Path], tmp_pat
     rows = contents(path, *EQUAL)
     for name, data in rows.items():
         (tmp_path / name).write_bytes(data)
-    config = load_recipe(recipe_file)
+    config = load_recipe(recipe_file, ["evaluate.arms=[original]"])
     with pytest.raises(Kill), pipeline.Run(tmp_path, config, Killing(5)) as job:
         pipeline.train(job)
     whole_ones = sorted((tmp_path / "checkpoints").glob("checkpoint-*"))
@@ -204,6 +205,36 @@ def test_a_half_written_checkpoint_is_left_out(whole: tuple[Path, Path], tmp_pat
     with pipeline.Run(tmp_path, config) as job:
         pipeline.train(job)
     assert (tmp_path / ADAPTER).read_bytes() == (path / ADAPTER).read_bytes()
+
+
+def test_stage_by_stage_is_the_same_as_the_whole_run(
+    whole: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe_file, path = whole
+
+    def tokenskip(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["tokenskip", *map(str, arguments)])
+        cli.main()
+        return capsys.readouterr().out
+
+    assert "generate: done" in tokenskip("generate", tmp_path, "--recipe", recipe_file)
+    for stage in ("grade", "score", "prune"):
+        assert f"{stage}: done, see {tmp_path}" in tokenskip(stage, tmp_path)
+    assert contents(tmp_path, *EQUAL) == contents(path, *EQUAL)
+    shown = tokenskip("report", path)
+    assert "tiny: 10 problems" in shown
+    assert f"report: {path / 'report.html'}" in shown
+
+
+def test_asking_a_finished_adapter(
+    whole: tuple[Path, Path], model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = whole[1] / "adapter"
+    ask("Tom has 3 apples.", "0.50", str(model_folder), adapter, ["generate.max_new_tokens=12"])
+    shown = capsys.readouterr().out
+    assert "original" in shown
+    assert "ratio 0.5" in shown
+    assert "CoT tokens (" in shown
 
 
 def test_nothing_correct_is_one_line_and_everything_is_kept(tmp_path: Path, model_folder: Path) -> None:
