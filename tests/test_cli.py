@@ -232,3 +232,12 @@ def test_pruning_a_file(monkeypatch: Any, capsys: Any, fails: Any, tmp_path: Pat
     assert "is the input" in fails("prune", source, "--model", model_folder, "--scorer", "random", "-o", source)
     assert len(source.read_text().splitlines()) == 3
     assert "line 1: field 'cot' must be text" in fails("prune", write_jsonl(source, [{"id": "a"}]), "-o", out)
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch: Any, capsys: Any, chains: Path, tmp_path: Path) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tokenskip.files.grade_file", interrupted)
+    assert call(monkeypatch, "grade", chains, "-o", tmp_path / "out.jsonl") == 130
+    assert "everything computed is kept: the same command goes on from here" in capsys.readouterr().err
