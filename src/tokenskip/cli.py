@@ -67,6 +67,7 @@ def run(
     if dry_run:
         from tokenskip.preview import dry_run as show
 
+        _quiet()
         show(config)
         return
     _run_all(config, out or Path("runs") / config.name)
@@ -188,6 +189,7 @@ def ask(
     """Ask a model with whole and with shortened chains, side by side."""
     from tokenskip.preview import ask as show
 
+    _quiet()
     show(question, ratio, base, adapter, set_ or [])
 
 
@@ -308,6 +310,7 @@ def _quiet() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # "Loading weights", "Truncating train dataset"
     warnings.filterwarnings("ignore")
     for name in ("transformers", "trl", "peft", "accelerate", "torch"):
         logging.getLogger(name).setLevel(logging.ERROR)

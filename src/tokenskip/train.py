@@ -44,6 +44,7 @@ def train(folder: RunFolder, prompts: Prompts, progress: Progress) -> Path:
         raise StageError(f"{folder.path / TRAIN} has no usable rows ({n_long} longer than train.max_length)")
     from datasets import Dataset
     from transformers import set_seed
+    from transformers.trainer_callback import PrinterCallback
     from trl import SFTTrainer
 
     config = folder.config
@@ -58,6 +59,7 @@ def train(folder: RunFolder, prompts: Prompts, progress: Progress) -> Path:
             processing_class=prompts.tokenizer,
             callbacks=[_bar(advance, progress)],
         )
+        trainer.remove_callback(PrinterCallback)
         # Rows go in tokenised; should a later TRL filter or cut them, say so instead of training on less
         assert len(trainer.train_dataset) == len(rows), "TRL dropped rows that we had checked"
         trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
