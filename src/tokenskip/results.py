@@ -44,7 +44,8 @@ def write_results(folder: RunFolder) -> dict[str, Any]:
     original = finished.get("original")
     if original is None:
         raise StageError(f"{folder.path} has no evaluation yet: run `tokenskip evaluate {folder.path}` first")
-    timings = read_timings(folder)
+    # An arm without a dial has no ratio in its summary, so none in its times
+    timings = [row if ARMS[row["arm"]].dial else {**row, "ratio": None} for row in read_timings(folder)]
     arms = []
     for arm, ratio in rows_of(list(ARMS.values()), folder.config.evaluate.ratios):
         if (name := label(arm, ratio)) in finished:
