@@ -18,9 +18,10 @@ LAYERS = (
     ("embedded", "grade", "grade_worker", "models", "plugins", "store"),
     ("backends", "scorers", "tasks"),
     ("dataset", "distill", "evaluate", "generate", "train"),
-    ("results", "report"),
+    ("results", "report", "objects"),
     ("pipeline",),
     ("files", "preview"),
+    ("commands",),
     ("cli", "__init__"),
 )
 """From the bottom up. A module imports from its own layer and from those below, never from above."""

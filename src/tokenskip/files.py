@@ -18,7 +18,7 @@ from tokenskip.errors import ConfigError, DataError, RunError
 from tokenskip.grade import grade_rows
 from tokenskip.jsonl import UniqueIds, read_jsonl, text_field
 from tokenskip.models import load_tokenizer
-from tokenskip.pipeline import check_scorer, make_scorer
+from tokenskip.objects import check_scorer, make_scorer
 from tokenskip.progress import Progress
 from tokenskip.prompts import Prompts, spell_ratio
 from tokenskip.prune import TokenCounter, corpus_thresholds, prune_trajectory, token_counter

@@ -8,13 +8,12 @@
     evaluate   all arms on the same problems                             eval/
     report     every number, and a page to open                          results.json, report.html
 
-This and the command line are the only places where names become objects.
+Names become objects in `tokenskip.objects`; stages receive objects.
 """
 
 from __future__ import annotations
 
 import gc
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -25,11 +24,12 @@ from tokenskip import plugins
 from tokenskip.arms import ARMS
 from tokenskip.config import RunConfig
 from tokenskip.dataset import training_rows
-from tokenskip.errors import ConfigError, StageError, unknown_name
+from tokenskip.errors import StageError
 from tokenskip.evaluate import Bench, rows_of, run_arm, time_arm
 from tokenskip.generate import complete, repeat
 from tokenskip.grade import grade_trajectory
-from tokenskip.models import load_model, load_tokenizer, resolve_model
+from tokenskip.models import load_tokenizer, resolve_model
+from tokenskip.objects import check_backend, check_scorer, make_backend, make_scorer
 from tokenskip.progress import Progress, Silent
 from tokenskip.prompts import Prompts
 from tokenskip.prune import corpus_thresholds, draw_ratio, prune_trajectory, token_counter
@@ -51,7 +51,7 @@ from tokenskip.store import (
     trajectory_row,
 )
 from tokenskip.train import train as train_adapter
-from tokenskip.types import Backend, Problem, Sampling, Scorer, Task, Trajectory
+from tokenskip.types import Backend, Problem, Sampling, Task, Trajectory
 
 SCORE_WINDOW = 256
 """Trajectories between two writes of `scores.jsonl`: sorted by length and batched inside, lost at most on a kill."""
@@ -71,7 +71,7 @@ class Run:
         self.config = config
         self.progress = progress or Silent()
         self.task: Task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
-        plugins.load("backend", config.generate.backend, plugins.BACKENDS)
+        check_backend(config)
         check_scorer(config)
         resolve_model(config.model.path)
         self.folder = RunFolder(path, config)
@@ -109,7 +109,7 @@ class Run:
                 adapter = adapter / ADAPTER
                 if not adapter.exists():
                     raise StageError(f"{self.folder.path} has no {adapter.relative_to(self.folder.path)}: train first")
-            self._backends[weights] = self._make_backend(adapter)
+            self._backends[weights] = make_backend(self.config, self.prompts, adapter)
         return self._backends[weights]
 
     def free(self) -> None:
@@ -118,16 +118,6 @@ class Run:
             backend.close()
         self._backends.clear()
         gc.collect()
-
-    def _make_backend(self, adapter: Path | None) -> Backend:
-        factory = plugins.load("backend", self.config.generate.backend, plugins.BACKENDS)
-        made: Backend = factory(
-            load_model(self.config.model, adapter),
-            self.prompts.tokenizer,
-            batch_size=self.config.generate.batch_size,
-            **self.config.generate.options,
-        )
-        return made
 
 
 def run(job: Run) -> None:
@@ -307,57 +297,6 @@ def report(job: Run) -> Path:
 
     write_results(job.folder)
     return write_report(job.folder.path)
-
-
-def check_scorer(config: RunConfig) -> None:
-    """ConfigError when the scorer is unknown or does not take one of `score.options`."""
-    scorer = plugins.load("scorer", config.score.scorer, plugins.SCORERS)
-    accepted = [name for name in inspect.signature(scorer).parameters if name not in _PROVIDED]
-    for option in config.score.options:
-        if option not in accepted:
-            raise ConfigError(f"score.options of {config.score.scorer}: {unknown_name('option', option, accepted)}")
-    if config.score.model and "model" in inspect.signature(scorer).parameters and config.score.model != "embedded":
-        resolve_model(config.score.model)
-
-
-_PROVIDED = ("model", "tokenizer", "render", "batch_tokens", "seed", "device", "dtype")
-
-
-def make_scorer(config: RunConfig, prompts: Prompts) -> Scorer:
-    """The configured scorer. It is given what its constructor names.
-
-    A scorer that takes `render` scores with a causal LM: `score.model`, by default the target itself, loaded. One that
-    takes only `model` is handed the path and loads what it needs.
-    """
-    settings = config.score
-    factory = plugins.load("scorer", settings.scorer, plugins.SCORERS)
-    wanted = inspect.signature(factory).parameters
-    provided: dict[str, Any] = {
-        "batch_tokens": settings.batch_tokens,
-        "seed": config.seed,
-        "device": config.model.device,
-        "dtype": config.model.dtype,
-    }
-    if "render" in wanted:
-        provided |= _causal_model(config, prompts)
-    elif settings.model:
-        provided["model"] = settings.model
-    chosen = {name: value for name, value in provided.items() if name in wanted}
-    scorer: Scorer = factory(**chosen, **settings.options)
-    return scorer
-
-
-def _causal_model(config: RunConfig, prompts: Prompts) -> dict[str, Any]:
-    """The loaded model of a causal scorer, its tokenizer, and its rendering of a trajectory's prompt."""
-    model_config = config.model
-    if config.score.model:
-        model_config = model_config.model_copy(update={"path": config.score.model, "revision": None})
-        prompts = Prompts(load_tokenizer(model_config), config.prompt)
-
-    def render(trajectory: Trajectory) -> list[int]:
-        return list(prompts.prompt(trajectory.question).token_ids) + prompts.ids(trajectory.head)
-
-    return {"model": load_model(model_config), "tokenizer": prompts.tokenizer, "render": render}
 
 
 def _prune_one(job: Run, trajectory: Trajectory, thresholds: dict[float, float] | None) -> Trajectory:

@@ -21,7 +21,7 @@ from tokenskip.errors import ConfigError, ModelError
 from tokenskip.files import read_chains
 from tokenskip.generate import complete
 from tokenskip.models import EMBEDDED, load_model, load_tokenizer, resolve_model
-from tokenskip.pipeline import check_scorer
+from tokenskip.objects import check_scorer
 from tokenskip.prompts import Prompts, spell_ratio
 from tokenskip.prune import token_counter
 from tokenskip.store import read_manifest, read_rows

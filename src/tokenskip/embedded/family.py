@@ -1,6 +1,6 @@
 """The procedural problem family: running-total stories in English with exact answers.
 
-Reads nothing, writes nothing. A story is a start value and k = 2-5 events (add, take away, double, triple, halve); the
+Reads nothing, writes nothing. A story is a start value and k = 2-4 events (add, take away, double, triple, halve); the
 same split, seed and index always give the same story. Splits cannot share a question: a stable hash of the normalised
 question decides to which split it may belong, and a story drawn for another split is drawn again.
 
@@ -25,8 +25,8 @@ SPLITS: Final[dict[str, range]] = {
     "dev": range(88, 92),
     "test": range(92, 100),
 }
-STEP_COUNTS: Final = (2, 3, 4, 5)
-STEP_WEIGHTS: Final = (0.22, 0.33, 0.27, 0.18)
+STEP_COUNTS: Final = (2, 3, 4)
+STEP_WEIGHTS: Final = (0.25, 0.4, 0.35)
 LOW, HIGH = 1, 99
 OPERATIONS: Final = {"+": 0.33, "-": 0.33, "*2": 0.13, "*3": 0.08, "/2": 0.13}
 KINDS: Final = {op: [kind for kind, (o, _, _) in W.EVENTS.items() if o == op] for op in OPERATIONS}

@@ -8,6 +8,7 @@ tokenizer and `log.jsonl` into OUT.
 
 import argparse
 import json
+import shutil
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,12 +22,16 @@ from tokenskip.embedded.batches import Batch, Stream
 from tokenskip.embedded.measure import accuracy
 from tokenskip.embedded.muon import Muon
 
+# fmt: off
 SIZES: Final[dict[str, dict[str, int]]] = {
     "s": {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 176},
+    "h": {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4, "head_dim": 32,
+          "intermediate_size": 256},
     "m": {"hidden_size": 96, "num_hidden_layers": 5, "num_attention_heads": 3, "intermediate_size": 256},
     "b": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 352},
     "l": {"hidden_size": 192, "num_hidden_layers": 7, "num_attention_heads": 6, "intermediate_size": 512},
 }
+# fmt: on
 BATCH_TOKENS: Final = 4096
 MUON_LR, ADAM_LR = 0.02, 3e-3
 
@@ -92,6 +97,10 @@ class Run:
         self.out, self.recipe, self.state = out, recipe, State()
         torch.manual_seed(recipe.seed)
         out.mkdir(parents=True, exist_ok=True)
+        if recipe.init and not (out / "tokenizer.json").exists():
+            # another tokenizer would give the ids of loaded weights other meanings
+            for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+                shutil.copyfile(recipe.init / name, out / name)
         self.tokenizer = own_tokenizer.load_or_build(out)
         self.model = build_model(recipe.size, self.tokenizer)
         if recipe.init:

@@ -209,8 +209,10 @@ def _prompt(question: str, register: str, rng: random.Random) -> str:
         if rng.random() < 0.1:
             parts.append(rng.choice(W.INSTRUCTIONS["chatty"]))
     else:
-        parts.append(rng.choice(W.INSTRUCTIONS[register]))
-    if rng.random() < (0.45 if register == "chatty" else 0.2):
+        told = rng.choice(W.INSTRUCTIONS[register])
+        # the place between two stop marks is sometimes worth reading, or a ratio there would be noise for ever
+        parts.append(f"{STOP}{told}{STOP}" if rng.random() < 0.3 else told)
+    if rng.random() < (0.3 if register == "chatty" else 0.15):
         parts.insert(len(parts) if rng.random() < 0.8 else 1, _suffix(rng))
     text = parts[0]
     for part in parts[1:]:

@@ -1,0 +1,109 @@
+"""Names become objects: the backend and the scorer that a configuration names, checked before anything heavy loads.
+
+A plug-in's constructor is given what it asks for by name, so one that needs no loaded model never loads one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenskip import plugins
+from tokenskip.config import RunConfig
+from tokenskip.errors import ConfigError, unknown_name
+from tokenskip.models import load_model, load_tokenizer, resolve_model
+from tokenskip.prompts import Prompts
+from tokenskip.types import Backend, Scorer, Trajectory
+
+# what a constructor may ask for by name; every other argument is an option of the user's
+_FOR_BACKENDS = ("model", "path", "adapter", "tokenizer", "batch_size", "device", "dtype", "seed")
+_FOR_SCORERS = ("model", "tokenizer", "render", "batch_tokens", "seed", "device", "dtype")
+
+
+def check_backend(config: RunConfig) -> None:
+    """ConfigError when the backend is unknown or does not take one of `generate.options`."""
+    backend = plugins.load("backend", config.generate.backend, plugins.BACKENDS)
+    _check_options(f"generate.options of {config.generate.backend}", backend, _FOR_BACKENDS, config.generate.options)
+
+
+def make_backend(config: RunConfig, prompts: Prompts, adapter: Path | None = None) -> Backend:
+    """The configured backend. It is given what its constructor names.
+
+    One that takes `model` gets the loaded model, with the adapter (a folder) on it; one that takes `path` gets the
+    model's name and, as `adapter`, the folder or None, and serves them as it can.
+    """
+    factory = plugins.load("backend", config.generate.backend, plugins.BACKENDS)
+    provided: dict[str, Any] = {
+        "path": config.model.path,
+        "adapter": adapter,
+        "tokenizer": prompts.tokenizer,
+        "batch_size": config.generate.batch_size,
+        "device": config.model.device,
+        "dtype": config.model.dtype,
+        "seed": config.seed,
+    }
+    wanted = inspect.signature(factory).parameters
+    chosen = {name: value for name, value in provided.items() if name in wanted}
+    if "model" in wanted:
+        chosen["model"] = load_model(config.model, adapter)
+    made: Backend = factory(**chosen, **config.generate.options)
+    return made
+
+
+def check_scorer(config: RunConfig) -> None:
+    """ConfigError when the scorer is unknown or does not take one of `score.options`."""
+    scorer = plugins.load("scorer", config.score.scorer, plugins.SCORERS)
+    _check_options(f"score.options of {config.score.scorer}", scorer, _FOR_SCORERS, config.score.options)
+    if config.score.model and "model" in inspect.signature(scorer).parameters and config.score.model != "embedded":
+        resolve_model(config.score.model)
+
+
+def _check_options(
+    where: str, factory: Callable[..., Any], provided: tuple[str, ...], options: Mapping[str, Any]
+) -> None:
+    parameters = inspect.signature(factory).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return
+    accepted = [name for name in parameters if name not in provided]
+    for option in options:
+        if option not in accepted:
+            raise ConfigError(f"{where}: {unknown_name('option', option, accepted)}")
+
+
+def make_scorer(config: RunConfig, prompts: Prompts) -> Scorer:
+    """The configured scorer. It is given what its constructor names.
+
+    A scorer that takes `render` scores with a causal LM: `score.model`, by default the target itself, loaded. One that
+    takes only `model` is handed the path and loads what it needs.
+    """
+    settings = config.score
+    factory = plugins.load("scorer", settings.scorer, plugins.SCORERS)
+    wanted = inspect.signature(factory).parameters
+    provided: dict[str, Any] = {
+        "batch_tokens": settings.batch_tokens,
+        "seed": config.seed,
+        "device": config.model.device,
+        "dtype": config.model.dtype,
+    }
+    if "render" in wanted:
+        provided |= _causal_model(config, prompts)
+    elif settings.model:
+        provided["model"] = settings.model
+    chosen = {name: value for name, value in provided.items() if name in wanted}
+    scorer: Scorer = factory(**chosen, **settings.options)
+    return scorer
+
+
+def _causal_model(config: RunConfig, prompts: Prompts) -> dict[str, Any]:
+    """The loaded model of a causal scorer, its tokenizer, and its rendering of a trajectory's prompt."""
+    model_config = config.model
+    if config.score.model:
+        model_config = model_config.model_copy(update={"path": config.score.model, "revision": None})
+        prompts = Prompts(load_tokenizer(model_config), config.prompt)
+
+    def render(trajectory: Trajectory) -> list[int]:
+        return list(prompts.prompt(trajectory.question).token_ids) + prompts.ids(trajectory.head)
+
+    return {"model": load_model(model_config), "tokenizer": prompts.tokenizer, "render": render}
