@@ -19,8 +19,9 @@ LAYERS = (
     ("backends", "scorers", "tasks"),
     ("dataset", "distill", "evaluate", "generate", "train"),
     ("results", "report", "objects"),
+    ("job",),
     ("pipeline",),
-    ("files", "preview"),
+    ("console", "files", "preview"),
     ("commands",),
     ("cli", "__init__"),
 )

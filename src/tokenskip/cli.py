@@ -6,14 +6,13 @@ A user's mistake is one line on standard error and exit code 2; an interrupted r
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tokenskip.errors import ConfigError, RunError, TokenskipError
+from tokenskip.console import Limit, Out, RunDir, Set, bars, quiet, read_recipe, run_stage, say
+from tokenskip.errors import ConfigError, TokenskipError
 
 app = typer.Typer(
     help="Teach a language model to think in fewer tokens, and choose how few.",
@@ -22,12 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value over the recipe; may repeat.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder (default: runs/NAME).")]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most N training and N evaluation problems.")]
-RunDir = Annotated[Path, typer.Argument(help="Run folder.")]
-
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """click's `UsageError`, of the click that this typer uses: newer ones bring their own."""
@@ -51,7 +44,7 @@ def main() -> None:
 @app.command()
 def demo(out: Out = None, limit: Limit = None) -> None:
     """Take the embedded model through the whole method in a few minutes, and show the report."""
-    _run_all(_recipe(Path("demo"), [], limit), out or Path("runs/demo"))
+    _run_all(read_recipe(Path("demo"), [], limit), out or Path("runs/demo"))
 
 
 @app.command()
@@ -63,11 +56,11 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show everything, run nothing.")] = False,
 ) -> None:
     """Run a recipe from the questions to the report; a killed run goes on where it stopped."""
-    config = _recipe(recipe, set_ or [], limit)
+    config = read_recipe(recipe, set_ or [], limit)
     if dry_run:
         from tokenskip.preview import dry_run as show
 
-        _quiet()
+        quiet()
         show(config)
         return
     _run_all(config, out or Path("runs") / config.name)
@@ -81,7 +74,7 @@ def generate(
     limit: Limit = None,
 ) -> None:
     """Stage 1: let the target model answer the training problems (starts a run folder)."""
-    _stage("generate", run_dir, recipe, set_, limit)
+    run_stage("generate", run_dir, recipe, set_, limit)
 
 
 @app.command()
@@ -92,18 +85,18 @@ def grade(
 ) -> None:
     """Stage 2: grade the completions of a run, or of a file of your own."""
     if source.is_dir():
-        _stage("grade", source)
+        run_stage("grade", source)
         return
     from tokenskip.files import grade_file
 
     counts = grade_file(source, task, _needed(output))
-    _say(", ".join(f"{n} {what}" for what, n in counts.items()) + f" -> {output}")
+    say(", ".join(f"{n} {what}" for what, n in counts.items()) + f" -> {output}")
 
 
 @app.command()
 def score(run_dir: RunDir, set_: Set = None) -> None:
     """Stage 3: give every part of every correct chain an importance."""
-    _stage("score", run_dir, None, set_)
+    run_stage("score", run_dir, None, set_)
 
 
 @app.command()
@@ -119,36 +112,36 @@ def prune(
 ) -> None:
     """Stages 4 and 5: prune the chains of a run and build its training rows, or prune a file of your own."""
     if source.is_dir():
-        _stage("prune", source, None, set_)
+        run_stage("prune", source, None, set_)
         return
     from tokenskip.files import prune_file
     from tokenskip.preview import show_pruned
 
     target, ratios = _needed(output), ratio or ["0.5"]
-    with _bars() as progress:
+    with bars() as progress:
         summary = prune_file(
             source, target, ratios, scorer, model, tokenizer=tokenizer, overrides=set_ or [], progress=progress
         )
     show_pruned(source, target, preview)
-    _say(f"{summary} -> {target}")
+    say(f"{summary} -> {target}")
 
 
 @app.command()
 def train(run_dir: RunDir, set_: Set = None) -> None:
     """Stage 6: fine-tune the target model on the pruned chains."""
-    _stage("train", run_dir, None, set_)
+    run_stage("train", run_dir, None, set_)
 
 
 @app.command()
 def evaluate(run_dir: RunDir, set_: Set = None) -> None:
     """Stage 7: every arm on the same problems."""
-    _stage("evaluate", run_dir, None, set_)
+    run_stage("evaluate", run_dir, None, set_)
 
 
 @app.command()
 def report(run_dir: RunDir) -> None:
     """Stage 8: results.json, report.html and the pictures."""
-    _stage("report", run_dir)
+    run_stage("report", run_dir)
     _show_results(run_dir)
 
 
@@ -169,13 +162,13 @@ def distill(
     options: dict[str, Any] = {}
     for one in option or []:
         lay_over(options, one)
-    config = _recipe(run_dir / "config.json", [], None)
-    with _bars() as progress, pipeline.Run(run_dir, config, progress) as job:
+    config = read_recipe(run_dir / "config.json", [], None)
+    with bars() as progress, pipeline.Run(run_dir, config, progress) as job:
         metrics = pipeline.distill(job, teacher, output, encoder=encoder, epochs=epochs, pool=pool, **options)
     rank = metrics["held_out_spearman"]
     agreement = "not measured" if rank is None else f"{rank:.3f}"
-    _say(f"{metrics['n_parameters']:,} parameters, rank correlation with {teacher} on unseen chains: {agreement}")
-    _say(f"compressor: {output}")
+    say(f"{metrics['n_parameters']:,} parameters, rank correlation with {teacher} on unseen chains: {agreement}")
+    say(f"compressor: {output}")
 
 
 @app.command()
@@ -189,54 +182,16 @@ def ask(
     """Ask a model with whole and with shortened chains, side by side."""
     from tokenskip.preview import ask as show
 
-    _quiet()
+    quiet()
     show(question, ratio, base, adapter, set_ or [])
 
 
 def _run_all(config: Any, out: Path) -> None:
     from tokenskip import pipeline
 
-    with _bars() as progress, pipeline.Run(out, config, progress) as job:
+    with bars() as progress, pipeline.Run(out, config, progress) as job:
         pipeline.run(job)
     _show_results(out)
-
-
-def _stage(
-    name: str, path: Path, recipe: Path | None = None, set_: list[str] | None = None, limit: int | None = None
-) -> None:
-    """Run one stage on a folder, under the folder's own configuration and what is laid over it."""
-    from tokenskip import pipeline
-
-    if recipe is None and (path / "config.json").exists():
-        config = _recipe(path / "config.json", set_ or [], limit)
-    elif name == "generate":
-        config = _recipe(recipe or Path("embedded"), set_ or [], limit)
-    else:
-        raise RunError(f"{path} is not a run folder: start one with `tokenskip run` or `tokenskip generate`")
-    with _bars() as progress, pipeline.Run(path, config, progress) as job:
-        getattr(pipeline, name)(job)
-    _say(f"{name}: done, see {path}")
-
-
-def _recipe(recipe: Path, overrides: list[str], limit: int | None) -> Any:
-    """The configuration of a recipe file, of a shipped recipe's name, or of a run folder's `config.json`."""
-    from tokenskip.config import check_config, lay_over, load_recipe
-    from tokenskip.store import read_manifest
-
-    if limit is not None:
-        overrides = [*overrides, f"task.train_limit={limit}", f"task.test_limit={limit}"]
-    if recipe.name == "config.json":
-        values = read_manifest(recipe.parent)["config"]
-        for override in overrides:
-            lay_over(values, override)
-        return check_config(values, str(recipe))
-    shipped = Path(__file__).parent / "recipes"
-    if not recipe.exists() and (shipped / f"{recipe}.yaml").exists():
-        recipe = shipped / f"{recipe}.yaml"
-    elif not recipe.exists():
-        names = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
-        raise ConfigError(f"no recipe {recipe}: give a YAML file, or the name of a shipped one ({names})")
-    return load_recipe(recipe, overrides)
 
 
 def _show_results(path: Path) -> None:
@@ -257,73 +212,10 @@ def _show_results(path: Path) -> None:
     console.print(f"report: {path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
-@contextmanager
-def _bars() -> Iterator[Any]:
-    """Progress bars on standard error, one per stage."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    _quiet()
-    with RichProgress(*columns, console=Console(stderr=True)) as bars:
-        yield _Bars(bars)
-
-
-class _Bars:
-    """Our `Progress` on rich."""
-
-    def __init__(self, bars: Any) -> None:
-        self.bars = bars
-
-    @contextmanager
-    def stage(self, name: str, total: int | None) -> Iterator[Any]:
-        """See `Progress.stage`."""
-        task = self.bars.add_task(name, total=total)
-
-        def advance(n: int, *, total: int | None = None) -> None:
-            if total is not None:
-                self.bars.update(task, total=total)
-            self.bars.advance(task, n)
-
-        try:
-            yield advance
-        except TokenskipError:
-            self.bars.update(task, visible=False)  # the error's line says it
-            raise
-        self.bars.update(task, total=self.bars.tasks[self.bars.task_ids.index(task)].completed or 1)
-
-
-def _quiet() -> None:
-    """Keep the libraries' own notes and bars out of ours; warnings that matter become our errors or counts."""
-    import logging
-    import os
-    import warnings
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # "Loading weights", "Truncating train dataset"
-    warnings.filterwarnings("ignore")
-    for name in ("transformers", "trl", "peft", "accelerate", "torch"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 def _needed(output: Path | None) -> Path:
     if output is None:
         raise ConfigError("a file needs an output: -o OUT.jsonl")
     return output
-
-
-def _say(text: str) -> None:
-    print(text)
 
 
 def _fail(text: str, code: int) -> None:

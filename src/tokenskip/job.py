@@ -1,0 +1,87 @@
+"""A run folder together with the objects that its configuration names: what every stage is handed.
+
+    with Run(Path("runs/mine"), config) as job:
+        pipeline.run(job)
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenskip import plugins
+from tokenskip.config import RunConfig
+from tokenskip.errors import StageError
+from tokenskip.models import load_tokenizer, resolve_model
+from tokenskip.objects import check_backend, check_scorer, make_backend
+from tokenskip.progress import Progress, Silent
+from tokenskip.prompts import Prompts
+from tokenskip.prune import token_counter
+from tokenskip.store import ADAPTER, RunFolder
+from tokenskip.types import Backend, Problem, Task
+
+CONTROL = "control-random"
+"""Sub-folder with the run of the random-pruning arm: the same trajectories, scored by chance."""
+
+
+class Run:
+    """A run folder with the objects that its configuration names; each is made when first needed, and checked before.
+
+    Raises:
+        TokenskipError: a name, path or folder that cannot be used; nothing heavy has been loaded by then.
+    """
+
+    def __init__(self, path: Path, config: RunConfig, progress: Progress | None = None) -> None:
+        self.config = config
+        self.progress = progress or Silent()
+        self.task: Task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
+        check_backend(config)
+        check_scorer(config)
+        resolve_model(config.model.path)
+        self.folder = RunFolder(path, config)
+        self._backends: dict[str, Backend] = {}
+
+    def __enter__(self) -> Run:
+        self.folder.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.free()
+        self.folder.__exit__(*exception)
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """The renderer of prompts, with the target's tokenizer."""
+        return Prompts(load_tokenizer(self.config.model), self.config.prompt)
+
+    @cached_property
+    def count(self) -> Any:
+        """Counts text in the target model's tokens."""
+        return token_counter(self.prompts.tokenizer)
+
+    def problems(self, split: str) -> Iterable[Problem]:
+        """Training or test problems, limited as configured."""
+        limit = self.config.task.train_limit if split == "train" else self.config.task.test_limit
+        return self.task.problems(split, limit)
+
+    def backend(self, weights: str = "base") -> Backend:
+        """The backend over the untouched model, or over the adapter of this run or of its random control."""
+        if weights not in self._backends:
+            self.free()  # one model in memory at a time
+            adapter = {"base": None, "tokenskip": self.folder.path, "random": self.folder.path / CONTROL}[weights]
+            if adapter is not None:
+                adapter = adapter / ADAPTER
+                if not adapter.exists():
+                    raise StageError(f"{self.folder.path} has no {adapter.relative_to(self.folder.path)}: train first")
+            self._backends[weights] = make_backend(self.config, self.prompts, adapter)
+        return self._backends[weights]
+
+    def free(self) -> None:
+        """Let go of every loaded model."""
+        for backend in self._backends.values():
+            backend.close()
+        self._backends.clear()
+        gc.collect()
