@@ -21,7 +21,7 @@ LAYERS = (
     ("results", "report", "objects"),
     ("job",),
     ("pipeline",),
-    ("console", "files", "preview"),
+    ("console", "files", "preview", "rules"),
     ("commands",),
     ("cli", "__init__"),
 )

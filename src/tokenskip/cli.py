@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tokenskip.commands.prune import prune
 from tokenskip.console import Limit, Out, RunDir, Set, bars, quiet, read_recipe, run_stage, say
 from tokenskip.errors import ConfigError, TokenskipError
 
@@ -99,31 +100,7 @@ def score(run_dir: RunDir, set_: Set = None) -> None:
     run_stage("score", run_dir, None, set_)
 
 
-@app.command()
-def prune(
-    source: Annotated[Path, typer.Argument(help="Run folder, or a JSONL file of {id, cot}.")],
-    ratio: Annotated[list[str] | None, typer.Option(help="For a file: share of tokens to keep; may repeat.")] = None,
-    scorer: Annotated[str, typer.Option(help="For a file: the scorer.")] = "surprisal",
-    model: Annotated[str, typer.Option(help="For a file: the scorer's model.")] = "embedded",
-    tokenizer: Annotated[str | None, typer.Option(help="For a file: the target's tokenizer.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="For a file: where results go.")] = None,
-    set_: Set = None,
-    preview: Annotated[int, typer.Option(min=0, help="For a file: rows shown in colour.")] = 2,
-) -> None:
-    """Stages 4 and 5: prune the chains of a run and build its training rows, or prune a file of your own."""
-    if source.is_dir():
-        run_stage("prune", source, None, set_)
-        return
-    from tokenskip.files import prune_file
-    from tokenskip.preview import show_pruned
-
-    target, ratios = _needed(output), ratio or ["0.5"]
-    with bars() as progress:
-        summary = prune_file(
-            source, target, ratios, scorer, model, tokenizer=tokenizer, overrides=set_ or [], progress=progress
-        )
-    show_pruned(source, target, preview)
-    say(f"{summary} -> {target}")
+app.command()(prune)
 
 
 @app.command()

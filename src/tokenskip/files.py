@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from errno import EISDIR
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from tokenskip import plugins
-from tokenskip.config import PruneConfig, RunConfig, TaskConfig, check_config, lay_over
+from tokenskip.config import RunConfig, TaskConfig, check_config, lay_over
 from tokenskip.errors import ConfigError, DataError, RunError
 from tokenskip.grade import grade_rows
 from tokenskip.jsonl import UniqueIds, read_jsonl, text_field
 from tokenskip.models import load_tokenizer
-from tokenskip.objects import check_scorer, make_scorer
+from tokenskip.objects import check_scorer, make_scorer, needs_prompts
 from tokenskip.progress import Progress
 from tokenskip.prompts import Prompts, spell_ratio
 from tokenskip.prune import TokenCounter, corpus_thresholds, prune_trajectory, token_counter
@@ -46,6 +46,18 @@ def grade_file(source: Path, task_name: str, output: Path) -> dict[str, int]:
     return {name: counts[name] for name in names.values()}
 
 
+class LinePruner(Protocol):
+    """What makes output lines of chains; `FilePruner` and `tokenskip.rules.RulePruner` are two."""
+
+    def prepare(self, chains: Callable[[], Iterator[Trajectory]], ratios: Sequence[float]) -> None:
+        """Look at the whole data once, where the cut needs that; `chains()` begins to read it from the start."""
+        ...
+
+    def lines(self, window: Sequence[Trajectory], ratios: Sequence[float]) -> Iterator[Row]:
+        """One line per chain and ratio, in this order; every chain is scored once."""
+        ...
+
+
 class FilePruner:
     """The scorer and the counter for pruning texts that belong to no run; made once, used for every text.
 
@@ -53,35 +65,36 @@ class FilePruner:
         TokenskipError: an unknown scorer, option or model; said before anything is loaded.
     """
 
-    def __init__(
-        self, scorer: str, model: str, *, tokenizer: str | None = None, overrides: Sequence[str] = ()
-    ) -> None:
-        values: dict[str, Any] = {}
-        for override in overrides:
-            lay_over(values, override)
-        if outside := values.keys() - {"score", "prune", "prompt", "seed", "model"}:
-            raise ConfigError(f"--set {min(outside)}: pruning a file takes only score, prune, prompt, model and seed")
-        values["score"] = {"scorer": scorer, **values.get("score", {})}
-        values["model"] = {"path": tokenizer or model, **values.get("model", {})}
-        self.config = check_config(values, "--set")
-        wanted = inspect.signature(plugins.load("scorer", scorer, plugins.SCORERS)).parameters
-        if "model" in wanted and (tokenizer or "render" not in wanted):
-            values["score"] = {**values["score"], "model": model}
-            if not tokenizer and "render" not in wanted:
-                values["model"] = {**values["model"], "path": "embedded" if model == "embedded" else model}
-            self.config = check_config(values, "--set")
-        check_scorer(self.config)
-        self.prompts = Prompts(load_tokenizer(self.config.model), self.config.prompt)
-        self.count: TokenCounter = token_counter(self.prompts.tokenizer)
-        self.scorer: Scorer = make_scorer(self.config, self.prompts)
+    def __init__(self, scorer: str, model: str, *, tokenizer: str | None = None, overrides: Sequence[str] = ()) -> None:
+        self.config = file_config(scorer, model, tokenizer, overrides)
+        tokens = load_tokenizer(self.config.model)
+        self.count: TokenCounter = token_counter(tokens)
+        prompts = Prompts(tokens, self.config.prompt) if needs_prompts(self.config) else None
+        self.scorer: Scorer = make_scorer(self.config, prompts)
+        self.thresholds: dict[float, float] | None = None
 
-    def prune(
-        self, window: Sequence[Trajectory], ratios: Sequence[float], thresholds: dict[float, float] | None = None
-    ) -> list[tuple[Pruned, ...]]:
+    def prepare(self, chains: Callable[[], Iterator[Trajectory]], ratios: Sequence[float]) -> None:
+        """Fit the thresholds of the cut `corpus`."""
+        if self.config.prune.cut != "corpus":
+            return
+
+        def scored() -> Iterator[Any]:
+            stream = chains()
+            while window := list(islice(stream, WINDOW)):
+                yield from ((one.cot, one.scores) for one in self.scored(window))
+
+        self.thresholds = corpus_thresholds(scored(), tuple(ratios), self.count, self.config.prune)
+
+    def lines(self, window: Sequence[Trajectory], ratios: Sequence[float]) -> Iterator[Row]:
+        """See `LinePruner.lines`."""
+        for one, cuts in zip(window, self.prune(window, ratios), strict=True):
+            yield from (pruned_line(one.id, cut) for cut in cuts)
+
+    def prune(self, window: Sequence[Trajectory], ratios: Sequence[float]) -> list[tuple[Pruned, ...]]:
         """The pruned texts of each trajectory, one per ratio; every trajectory is scored once."""
         settings = self.config.prune
         return [
-            prune_trajectory(one, tuple(ratios), self.count, settings, thresholds).pruned
+            prune_trajectory(one, tuple(ratios), self.count, settings, self.thresholds).pruned
             for one in self.scored(window)
         ]
 
@@ -91,18 +104,36 @@ class FilePruner:
         return [replace(one, scores=found) for one, found in zip(window, scores, strict=True)]
 
 
+def file_config(scorer: str, model: str, tokenizer: str | None, overrides: Sequence[str]) -> RunConfig:
+    """The configuration of pruning a file: `model` is the scorer's, `tokenizer` the one that tokens are counted in.
+
+    Raises:
+        ConfigError, ModelError: an unknown scorer, option or model; a section that does not apply to files.
+    """
+    values: dict[str, Any] = {}
+    for override in overrides:
+        lay_over(values, override)
+    if outside := values.keys() - {"score", "prune", "prompt", "seed", "model"}:
+        raise ConfigError(f"--set {min(outside)}: pruning a file takes only score, prune, prompt, model and seed")
+    values["score"] = {"scorer": scorer, **values.get("score", {})}
+    values["model"] = {"path": tokenizer or model, **values.get("model", {})}
+    config = check_config(values, "--set")
+    wanted = inspect.signature(plugins.load("scorer", scorer, plugins.SCORERS)).parameters
+    if "model" in wanted and (tokenizer or "render" not in wanted):
+        values["score"] = {**values["score"], "model": model}
+        if not tokenizer and "render" not in wanted:
+            values["model"] = {**values["model"], "path": "embedded" if model == "embedded" else model}
+        config = check_config(values, "--set")
+    check_scorer(config)
+    return config
+
+
 def prune_file(
-    source: Path,
-    output: Path,
-    ratios: Sequence[float | str],
-    scorer: str,
-    model: str,
-    *,
-    tokenizer: str | None = None,
-    overrides: Sequence[str] = (),
-    progress: Progress,
+    source: Path, output: Path, ratios: Sequence[float | str], make: Callable[[], LinePruner], *, progress: Progress
 ) -> str:
     """Prune `{id, cot}` lines (`question` and `answer` optional); one line per id and ratio. Returns a summary.
+
+    `make` makes the pruner; it is called when every ratio and every line has been checked.
 
     Raises:
         TokenskipError: a wrong ratio, name or option; a line that is malformed, incomplete or doubled.
@@ -111,16 +142,15 @@ def prune_file(
     total = sum(1 for _ in read_chains(source))  # every line is checked before a model loads
     if not total:
         raise DataError(f"{source} is empty: give lines of {{id, cot}}")
-    pruner = FilePruner(scorer, model, tokenizer=tokenizer, overrides=overrides)
-    thresholds = _thresholds(pruner, source, asked) if pruner.config.prune.cut == "corpus" else None
+    pruner = make()
+    pruner.prepare(lambda: read_chains(source), asked)
     rejects = rows = 0
     with _writing(output, source) as out, progress.stage("prune", total) as advance:
         chains = read_chains(source)
         while window := list(islice(chains, WINDOW)):
-            for one, cuts in zip(window, pruner.prune(window, asked, thresholds), strict=True):
-                for cut in cuts:
-                    rows, rejects = rows + 1, rejects + bool(cut.rejected)
-                    out.write(dump_row(pruned_line(one.id, cut)))
+            for row in pruner.lines(window, asked):
+                rows, rejects = rows + 1, rejects + bool(row["rejected"])
+                out.write(dump_row(row))
             advance(len(window))
     return f"{rows} pruned texts of {total} chains, {rejects} rejected by the verifier"
 
@@ -157,16 +187,6 @@ def read_chains(source: Path) -> Iterator[Trajectory]:
         yield Trajectory(
             id=id, question=str(question), gold=str(answer), cot=cot, tail=f"\n\n{answer}" if answer else ""
         )
-
-
-def _thresholds(pruner: FilePruner, source: Path, ratios: Sequence[float]) -> dict[float, float]:
-    def scored() -> Iterator[Any]:
-        chains = read_chains(source)
-        while window := list(islice(chains, WINDOW)):
-            yield from ((one.cot, one.scores) for one in pruner.scored(window))
-
-    settings: PruneConfig = pruner.config.prune
-    return corpus_thresholds(scored(), tuple(ratios), pruner.count, settings)
 
 
 @contextmanager

@@ -72,8 +72,13 @@ def _check_options(
             raise ConfigError(f"{where}: {unknown_name('option', option, accepted)}")
 
 
-def make_scorer(config: RunConfig, prompts: Prompts) -> Scorer:
-    """The configured scorer. It is given what its constructor names.
+def needs_prompts(config: RunConfig) -> bool:
+    """Whether the configured scorer reads rendered prompts; an encoder's tokenizer could not even render them."""
+    return "render" in inspect.signature(plugins.load("scorer", config.score.scorer, plugins.SCORERS)).parameters
+
+
+def make_scorer(config: RunConfig, prompts: Prompts | None) -> Scorer:
+    """The configured scorer. It is given what its constructor names; `prompts` may be None without `needs_prompts`.
 
     A scorer that takes `render` scores with a causal LM: `score.model`, by default the target itself, loaded. One that
     takes only `model` is handed the path and loads what it needs.
@@ -88,6 +93,7 @@ def make_scorer(config: RunConfig, prompts: Prompts) -> Scorer:
         "dtype": config.model.dtype,
     }
     if "render" in wanted:
+        assert prompts is not None
         provided |= _causal_model(config, prompts)
     elif settings.model:
         provided["model"] = settings.model

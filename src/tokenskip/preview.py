@@ -56,7 +56,9 @@ def show_pruned(source: Path, output: Path, n: int) -> None:
             one = next(stream)
             chains[one.id] = one
         title = f"{row['id']}  ratio {row['ratio']}: {row['n_tokens']} -> {row['n_tokens_pruned']} tokens"
-        console.print(Panel(coloured(chains[row["id"]].cot, row["kept"]), title=Text(title), title_align="left"))
+        kept = row.get("kept")  # rule llmlingua puts its text together anew: it is no part of the chain
+        text = Text(row["pruned"]) if kept is None else coloured(chains[row["id"]].cot, kept)
+        console.print(Panel(text, title=Text(title), title_align="left"))
 
 
 def ask(question: str, ratio: float | str, base: str, adapter: Path | None, overrides: Sequence[str]) -> None:

@@ -43,12 +43,7 @@ class Classifier:
         self.model = model.eval()
         self.tokenizer = tokenizer
         config = model.config
-        if config.model_type not in ("xlm-roberta", "bert"):
-            raise ModelError(f"llmlingua2 needs an XLM-RoBERTa or BERT token classifier; this is {config.model_type!r}")
-        if config.num_labels != 2:
-            raise ModelError(
-                f"llmlingua2 needs a classifier with 2 labels (drop, keep); this one has {config.num_labels}"
-            )
+        _check(config)
         self.family = config.model_type
         reserved = config.pad_token_id + 1 if self.family == "xlm-roberta" else 0  # RoBERTa counts positions from there
         self.max_length = min(512, config.max_position_embeddings - reserved)
@@ -80,7 +75,7 @@ class Classifier:
 
 
 def _load(path: str, tokenizer: Any, device: str, dtype: str, revision: str | None) -> tuple[Any, Any]:
-    from transformers import AutoModelForTokenClassification, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
 
     if path == "embedded":
         from tokenskip.embedded import compressor_path
@@ -90,9 +85,22 @@ def _load(path: str, tokenizer: Any, device: str, dtype: str, revision: str | No
         device = "cuda" if torch.cuda.is_available() else "cpu"
     torch_dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
     try:
+        _check(AutoConfig.from_pretrained(path, revision=revision))
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(path, revision=revision)
-        model = AutoModelForTokenClassification.from_pretrained(path, revision=revision, dtype=torch_dtype)
+        model, info = AutoModelForTokenClassification.from_pretrained(
+            path, revision=revision, dtype=torch_dtype, use_safetensors=True, output_loading_info=True
+        )
     except (OSError, ValueError, KeyError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ModelError(f"{path} cannot be loaded as a token classifier (folder or hub id): {first}") from None
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(f"{path} is no trained token classifier: it has no weights for {missing[0]}")
     return model.to(device), tokenizer
+
+
+def _check(config: Any) -> None:
+    """ModelError unless the checkpoint is of a family and with labels that the scorer knows."""
+    if config.model_type not in ("xlm-roberta", "bert"):
+        raise ModelError(f"llmlingua2 needs an XLM-RoBERTa or BERT token classifier; this is {config.model_type!r}")
+    if config.num_labels != 2:
+        raise ModelError(f"llmlingua2 needs a classifier with 2 labels (drop, keep); this one has {config.num_labels}")

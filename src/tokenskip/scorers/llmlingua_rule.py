@@ -69,6 +69,11 @@ class LLMLinguaRule:
     ) -> None:
         if preset is not None and preset not in PRESETS:
             raise ConfigError(unknown_name("preset", preset, PRESETS))
+        if preset and (force_tokens or force_reserve_digit or drop_consecutive):
+            raise ConfigError(
+                f"preset {preset} sets force_tokens, force_reserve_digit and drop_consecutive itself: "
+                "give the preset, or these options"
+            )
         options = PRESETS[preset] if preset else {}
         self.force_tokens = tuple(options.get("force_tokens", force_tokens))
         self.force_reserve_digit = bool(options.get("force_reserve_digit", force_reserve_digit))
@@ -89,6 +94,10 @@ class LLMLinguaRule:
             if len(self.tokenizer.tokenize(token)) != 1
         }
         self._new_tokens = set(self._new_of.values())
+
+    def count(self, text: str) -> int:
+        """Tokens of a text in cl100k, which the package's own counts and rates are in."""
+        return int(self._count.__wrapped__(text))
 
     def compress(self, texts: Sequence[str], rates: Sequence[float]) -> list[list[str]]:
         """The compressed text of every text (outer) at every rate (inner), in the order given.
