@@ -198,7 +198,8 @@ def test_values_are_exact_and_bounded(side: str, expected: Fraction | None) -> N
         ("They have 8 × 4 = 32 legs.", "have 8 4 = 32.", "new equation '8 4 = 32'"),
         ("So \\frac{300}{2} = 150", "So {300{2 = 150", "new equation '{ 300 { 2 = 150'"),
         ("300 + 300 + 35 = 600 + 35 = 635", "300 + 35 = 600 + 35", "false equation '300 + 35 = 600 + 35'"),
-        ("He has 8. Then 4 + 3 = 7.", "8 4 + 3 = 7.", None),  # whole, operator included: the 8 is the text's
+        ("He has 8. Then 4 + 3 = 7.", "8 4 + 3 = 7.", "new equation '8 4 + 3 = 7'"),
+        ("He has 8. Then 4 + 3 = 7.", "8. 4 + 3 = 7.", None),
         ("So 12 - 8 = 4. Then 4 + 3 = 7.", "12 - 8 4 + 3 = 7.", "new equation '12 - 8 4 + 3 = 7'"),
         ("He has 5. Then 8 * 4 = 32.", "5 8 4 = 32.", "new equation '5 8 4 = 32'"),
         ("It is 12 + 5 = 17.", "It is 12 + 5 =.", "new equation '12 + 5 ='"),

@@ -165,6 +165,23 @@ def test_words_never_stick_together() -> None:
             assert not text.startswith(" ")
 
 
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("She buys 4 more. Then we get 3 + 4 = 7, fine", "4. 3 + 4 = 7,"),
+        ("another 4 of them so now 3 + 4 = 7, fine", "4 now 3 + 4 = 7,"),
+        ("Step 1: 4 more.\nThen 3 + 4 = 7.", "Step 1: 4\n3 + 4 = 7."),  # a line of its own keeps it apart
+        ("so now 3 + 4 = 7.", "3 + 4 = 7."),
+    ],
+)
+def test_a_number_never_runs_into_the_equation_behind_it(line: str, kept: str) -> None:
+    """Only numbers and equations matter here; the mark between them is kept as well, and nothing is rejected."""
+    spans = [Span(start=m.start(), end=m.end(), value=1.0) for m in re.finditer(r"Step \d:|\d", line)]
+    counter = RegexCounter()
+    pruned = prune_at(line, Scores(scorer="test", spans=tuple(spans)), 0.5, 0.5, counter, PruneConfig())
+    assert (pruned.text, pruned.rejected) == (kept, None)
+
+
 def test_edges_and_paragraphs_stay() -> None:
     cot = "\nOne x\ny y\n\nTwo x\n"
     spans = tuple(Span(*match.span(), float(match.group() in ("One", "Two"))) for match in re.finditer(r"\w+", cot))

@@ -79,27 +79,16 @@ def check_pruned(original: str, pruned: str) -> str | None:
     """Why `pruned` must not be trained on, or None: it states an equation that `original` does not, or a false one.
 
     What stands directly left and right of an equation counts as part of it, so a lost operator shows ("8 4 = 32").
-    `a = c` is stated by `a = b = c`. Bare numbers in front of an equation that is whole itself, operators included,
-    are the text's, not the equation's ("4 more. 3 + 4 = 7" pruned to "4 3 + 4 = 7"). A false equation that the original
-    states in the same words passes: it is not the pruner's fault.
+    `a = c` is stated by `a = b = c`. A false equation that the original states in the same words passes: it is not the
+    pruner's fault.
     """
     if "=" not in pruned and "equals" not in pruned:
         return None
     stated = _stated(original)
     for equation in equations(pruned):
-        if equation not in stated and not _is_whole_behind_numbers(equation, stated):
+        if equation not in stated:
             return f"{'false' if equation.holds is False else 'new'} equation '{equation}'"
     return None
-
-
-def _is_whole_behind_numbers(equation: Equation, stated: frozenset[Equation]) -> bool:
-    """Whether a stated equation with an operator is left once the bare numbers in front of it are taken away."""
-    tokens = equation.lhs.split()
-    while len(tokens) > 3 and all(character.isdigit() for character in tokens[0]) and tokens[1][0].isdigit():
-        tokens = tokens[1:]
-        if Equation(" ".join(tokens), equation.rhs) in stated:
-            return True
-    return False
 
 
 @lru_cache(maxsize=4)  # a chain is checked once per ratio

@@ -91,12 +91,15 @@ class _Chain:
                 continue
             core = end - len(piece.lstrip())
             index = len(self.units)
-            self.owners.append(index if core > start or pending or not index else self.owners[-1])
+            own = core > start or pending or not index or piece in _MARKS  # a closing mark clings to what is kept
+            self.owners.append(index if own else self.owners[-1])
             self.units.append((start, end))
             self.cores.append(core)
             self.breaks.append(pending)
             pending = None
         self.importances = _importances(cot, self.units, scores)
+        if config.atoms:
+            _keep_apart(cot, self.units, self.importances)
         # Most important first; of equals the earlier one, so that the same input always gives the same text.
         self.ranking = sorted(range(len(self.units)), key=lambda index: (-self.importances[index], index))
         self._counter = counter
@@ -201,6 +204,35 @@ def _importances(cot: str, units: Sequence[Range], scores: Scores) -> list[float
         mean = total / weight if weight else -math.inf
         importances.append(-math.inf if math.isnan(mean) else mean)
     return importances
+
+
+def _keep_apart(cot: str, units: Sequence[Range], importances: list[float]) -> None:
+    """Raise, in place, what separates an equation from a number before it in its line to the equation's importance.
+
+    Cut to "4 3 + 4 = 7", a line that said "4 more. 3 + 4 = 7" states another equation. What stays is the last
+    punctuation mark between the two, or else the word before the equation.
+    """
+    pieces = [cot[start:end].strip() for start, end in units]
+    for index, piece in enumerate(pieces):
+        if "=" not in piece or not _has_digit(piece):
+            continue
+        guard = index - 1
+        for before in range(index - 1, -1, -1):
+            if "\n" in cot[units[before][1] : units[before + 1][0]]:
+                break
+            if pieces[before] in _MARKS:
+                guard = before if pieces[guard] not in _MARKS else guard
+            elif _has_digit(pieces[before]) and pieces[before][-1] not in _MARKS:
+                if guard > before:
+                    importances[guard] = max(importances[guard], importances[index])
+                break
+
+
+def _has_digit(text: str) -> bool:
+    return any(character.isdigit() for character in text)
+
+
+_MARKS = frozenset(".,;:!?")
 
 
 def _whole(cot: str, ratio: float, counter: TokenCounter) -> Pruned:
