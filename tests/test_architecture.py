@@ -17,7 +17,7 @@ LAYERS = (
     ("answers", "arms", "atoms", "equations", "jsonl", "metrics", "prompts", "prune", "split", "verifier"),
     ("embedded", "grade", "grade_worker", "models", "plugins", "store"),
     ("backends", "scorers", "tasks"),
-    ("dataset", "distill", "evaluate", "generate", "train"),
+    ("dataset", "distill", "engine", "evaluate", "generate", "train"),
     ("results", "report", "objects"),
     ("job",),
     ("pipeline",),

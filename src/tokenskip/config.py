@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tokenskip.errors import ConfigError, unknown_name
 
@@ -141,6 +141,16 @@ class EvaluateConfig(Section):
     latency_samples: int = Field(8, ge=0, description="problems timed one by one per arm; 0: only batched times")
 
 
+class EngineConfig(Section):
+    """Where generate, score and evaluate run; changes no row. `engine: ray` is short for `engine: {name: ray}`."""
+
+    name: Literal["local", "ray"] = Field("local", description="local: in this process; ray: actors of a Ray cluster")
+    address: str = Field("auto", description="auto: a running cluster, else one is started here; local; or host:port")
+    workers: int = Field(1, ge=1, description="actors; each loads the models")
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs that an actor claims; 0.5 shares one between two")
+    cpus_per_worker: float = Field(1, gt=0, description="CPUs that an actor claims")
+
+
 class RunConfig(Section):
     """A whole run."""
 
@@ -154,6 +164,12 @@ class RunConfig(Section):
     prune: PruneConfig = PruneConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    engine: EngineConfig = EngineConfig()
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -212,6 +228,8 @@ def lay_over(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: the value is not YAML") from None
     *sections, last = key.strip().split(".")
     for section in sections:
+        if isinstance(values.get(section), str) and section == "engine":
+            values[section] = {"name": values[section]}  # the section given by its name alone
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise ConfigError(f"--set {override!r}: {section!r} is not a section")

@@ -11,16 +11,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from tokenskip.arms import Arm, label
 from tokenskip.config import RunConfig
-from tokenskip.generate import TokenCount, complete, trajectory_of
+from tokenskip.generate import TokenCount, answer, complete, trajectory_of
 from tokenskip.grade import grade_trajectory
 from tokenskip.progress import Progress
 from tokenskip.prompts import Prompts
-from tokenskip.store import EVAL, Row, RunFolder, dump_row, read_rows, repair, trajectory_from_row, trajectory_row
-from tokenskip.types import Backend, Completion, Problem, Sampling, Task, Trajectory
+from tokenskip.store import EVAL, Row, RunFolder, Work, read_rows, trajectory_from_row, trajectory_row
+from tokenskip.types import Backend, Completion, Problem, Prompt, Sampling, Task, Trajectory
 
 TIMINGS = f"{EVAL}/timings.jsonl"
 ANSWER_CAP = 48
@@ -38,6 +40,7 @@ class Bench:
     problems: Callable[[], Iterable[Problem]]
     backend: Callable[[str], Backend]
     progress: Progress
+    map: Callable[[Callable[[Bench], Work], Iterable[Sequence[Any]]], Iterable[Sequence[Row]]]
 
     @property
     def config(self) -> RunConfig:
@@ -70,26 +73,35 @@ def run_arm(bench: Bench, arm: Arm, ratio: float) -> None:
         else ((problem, None) for problem in bench.problems())
     )
 
-    def make() -> Callable[[Sequence[Any]], Sequence[Row]]:
-        backend = bench.backend(arm.weights)
-
-        def work(items: Sequence[tuple[Problem, Trajectory | None]]) -> Sequence[Row]:
-            if arm.cut:
-                done = _cut_off(bench, arm, ratio, items, backend)
-            else:
-                done = _complete(bench, arm, ratio, [problem for problem, _ in items], backend)
-            return [trajectory_row(grade_trajectory(one, bench.task)) for one in done]
-
-        return work
-
     bench.folder.grow(
         f"{EVAL}/{name}.jsonl",
         inputs,
-        make,
+        partial(answering, arm=arm, ratio=ratio),
         window=4 * bench.config.evaluate.batch_size,
         progress=bench.progress,
         title=f"evaluate {name}",
+        mapper=bench.map,
+        notes=TIMINGS,
     )
+
+
+def answering(bench: Bench, arm: Arm, ratio: float) -> Work:
+    """The work of an arm: (problem, original's trajectory where chains are cut) -> graded rows, and one of the time."""
+    backend = bench.backend(arm.weights)
+
+    def work(items: Sequence[tuple[Problem, Trajectory | None]]) -> list[Row]:
+        times: list[Row] = []
+        if arm.cut:
+            done = _cut_off(bench, arm, ratio, items, backend)
+        else:
+            prompts = [_prompt(bench, arm, ratio, problem) for problem, _ in items]
+            start = time.perf_counter()
+            done = _complete(bench, ratio, [problem for problem, _ in items], prompts, backend)
+            seconds = time.perf_counter() - start
+            times = [_timing(arm, ratio, bench.config.evaluate.batch_size, len(items), seconds)]
+        return [trajectory_row(grade_trajectory(one, bench.task)) for one in done] + times
+
+    return work
 
 
 def time_arm(bench: Bench, arm: Arm, ratio: float) -> None:
@@ -97,13 +109,25 @@ def time_arm(bench: Bench, arm: Arm, ratio: float) -> None:
     n = bench.config.evaluate.latency_samples
     if not n or arm.cut or any(_is_timing_of(row, arm, ratio, 1) for row in read_timings(bench.folder)):
         return
+    problems = list(islice(bench.problems(), n + 1))
+    for times in bench.map(partial(timing, arm=arm, ratio=ratio), [problems]):
+        bench.folder.append(TIMINGS, times)
+
+
+def timing(bench: Bench, arm: Arm, ratio: float) -> Work:
+    """The work of timing: problems -> one row of time for each but the first, which warms up."""
     backend = bench.backend(arm.weights)
-    for i, problem in zip(range(-1, n), [*bench.problems()][: n + 1], strict=False):
-        prompt = _prompt(bench, arm, ratio, problem)
-        start = time.perf_counter()
-        backend.generate([prompt], bench.sampling)
-        if i >= 0:
-            _note_time(bench, arm, ratio, 1, 1, time.perf_counter() - start)
+
+    def work(problems: Sequence[Problem]) -> list[Row]:
+        times: list[Row] = []
+        for problem in problems:
+            prompt = _prompt(bench, arm, ratio, problem)
+            start = time.perf_counter()
+            answer(backend, [prompt], bench.sampling)
+            times.append(_timing(arm, ratio, 1, 1, time.perf_counter() - start))
+        return times[1:]
+
+    return work
 
 
 def read_arm(folder: RunFolder, name: str) -> Iterator[Trajectory]:
@@ -122,13 +146,9 @@ def _prompt(bench: Bench, arm: Arm, ratio: float, problem: Problem) -> Any:
 
 
 def _complete(
-    bench: Bench, arm: Arm, ratio: float, problems: Sequence[Problem], backend: Backend
+    bench: Bench, ratio: float, problems: Sequence[Problem], prompts: Sequence[Prompt], backend: Backend
 ) -> list[Trajectory]:
-    prompts = [_prompt(bench, arm, ratio, problem) for problem in problems]
-    start = time.perf_counter()
     done = complete(problems, prompts, backend, bench.sampling, bench.config.prompt, bench.count)
-    size = bench.config.evaluate.batch_size
-    _note_time(bench, arm, ratio, size, len(problems), time.perf_counter() - start)
     return [replace(one, ratio=ratio) for one in done]
 
 
@@ -163,9 +183,9 @@ def _cut_off(
                     max_new_tokens=ANSWER_CAP,
                 )
             )
-        answers = backend.generate(prompts, bench.sampling)
-        for (i, _problem, _ids), answer in zip(open_chains, answers, strict=True):
-            done[i] = _with_answer(done[i], forced, answer)
+        answers = answer(backend, prompts, bench.sampling)
+        for (i, _problem, _ids), given in zip(open_chains, answers, strict=True):
+            done[i] = _with_answer(done[i], forced, given)
     return [done[i] for i in range(len(items))]
 
 
@@ -183,11 +203,8 @@ def _with_answer(chain: Trajectory, forced: str, answer: Completion) -> Trajecto
     )
 
 
-def _note_time(bench: Bench, arm: Arm, ratio: float, batch_size: int, n: int, seconds: float) -> None:
-    row = {"arm": arm.name, "ratio": ratio, "batch_size": batch_size, "n": n, "seconds": round(seconds, 6)}
-    repair(bench.folder.file(TIMINGS))  # a killed run may have left half a line
-    with bench.folder.file(TIMINGS).open("a", encoding="utf-8") as out:
-        out.write(dump_row(row))
+def _timing(arm: Arm, ratio: float, batch_size: int, n: int, seconds: float) -> Row:
+    return {"arm": arm.name, "ratio": ratio, "batch_size": batch_size, "n": n, "seconds": round(seconds, 6)}
 
 
 def _is_timing_of(row: Row, arm: Arm, ratio: float, batch_size: int) -> bool:

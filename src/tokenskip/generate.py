@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from tokenskip.config import PromptConfig
+from tokenskip.errors import TokenskipError
 from tokenskip.split import split_completion
 from tokenskip.types import Backend, Completion, Problem, Prompt, Sampling, Trajectory
 
 TokenCount = Callable[[str], int]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def repeat(problems: Iterable[Problem], samples: int) -> Iterator[Problem]:
@@ -36,11 +40,53 @@ def complete(
     count: TokenCount,
 ) -> list[Trajectory]:
     """One ungraded trajectory per problem and prompt; a completion that failed is kept as such, with the error."""
-    completions = backend.generate(prompts, sampling)
+    completions = answer(backend, prompts, sampling)
     return [
         trajectory_of(problem, prompt.ratio, completion, config, count)
         for problem, prompt, completion in zip(problems, prompts, completions, strict=True)
     ]
+
+
+def answer(backend: Backend, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+    """One completion a prompt. Where the backend raises, prompts are tried one by one, and those that fail are records.
+
+    What fails for every one of several prompts is not the prompts' fault, and is raised.
+    """
+
+    def failed(error: Exception) -> Completion:
+        return Completion(text="", n_tokens=0, finish="error", error=f"{type(error).__name__}: {error}"[:200])
+
+    return one_by_one(lambda some: backend.generate(some, sampling), prompts, failed)
+
+
+def one_by_one(
+    work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], failed: Callable[[Exception], Result]
+) -> list[Result]:
+    """`work(items)`; where that raises, `work` of each item alone, and `failed(error)` for those it raises over.
+
+    Raises:
+        Exception: a user's mistake, or what `work` raises over every single one of several items.
+    """
+    if not items:
+        return []
+    try:
+        return list(work(items))
+    except TokenskipError:
+        raise
+    except Exception as error:
+        results: list[Result] = []
+        n_failed = 0
+        for item in items:
+            try:
+                results += work([item])
+            except TokenskipError:
+                raise
+            except Exception as own:
+                results.append(failed(own))
+                n_failed += 1
+        if n_failed == len(items) > 1:
+            raise error
+        return results
 
 
 def trajectory_of(

@@ -7,20 +7,21 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from tokenskip import plugins
-from tokenskip.config import RunConfig
+from tokenskip.config import EngineConfig, RunConfig
+from tokenskip.engine import RayPool, check_engine
 from tokenskip.errors import StageError
 from tokenskip.models import load_tokenizer, resolve_model
 from tokenskip.objects import check_backend, check_scorer, make_backend
 from tokenskip.progress import Progress, Silent
 from tokenskip.prompts import Prompts
 from tokenskip.prune import token_counter
-from tokenskip.store import ADAPTER, RunFolder
+from tokenskip.store import ADAPTER, Row, RunFolder, Work, in_turn
 from tokenskip.types import Backend, Problem, Task
 
 CONTROL = "control-random"
@@ -40,9 +41,14 @@ class Run:
         self.task: Task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
         check_backend(config)
         check_scorer(config)
+        check_engine(config.engine)
         resolve_model(config.model.path)
         self.folder = RunFolder(path, config)
         self._backends: dict[str, Backend] = {}
+        self._pool: RayPool | None = None
+        if config.engine.name == "ray":
+            here = config.model_copy(update={"engine": EngineConfig()})
+            self._pool = RayPool(config.engine, partial(Run, path.absolute(), here))
 
     def __enter__(self) -> Run:
         self.folder.__enter__()
@@ -79,8 +85,14 @@ class Run:
             self._backends[weights] = make_backend(self.config, self.prompts, adapter)
         return self._backends[weights]
 
+    def map(self, make: Callable[[Run], Work], windows: Iterable[Sequence[Any]]) -> Iterable[Sequence[Row]]:
+        """The rows of each window, in order, by the work that `make` builds of a job: of this one, or in actors."""
+        return self._pool.map(make, windows) if self._pool else in_turn(partial(make, self), windows)
+
     def free(self) -> None:
-        """Let go of every loaded model."""
+        """Let go of every loaded model, and of the actors that hold some."""
+        if self._pool:
+            self._pool.close()
         for backend in self._backends.values():
             backend.close()
         self._backends.clear()

@@ -15,15 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tokenskip.arms import ARMS
-from tokenskip.config import RunConfig
+from tokenskip.config import EngineConfig, RunConfig
 from tokenskip.dataset import training_rows
 from tokenskip.errors import StageError
 from tokenskip.evaluate import Bench, rows_of, run_arm, time_arm
-from tokenskip.generate import complete, repeat
+from tokenskip.generate import complete, one_by_one, repeat
 from tokenskip.grade import grade_trajectory
 from tokenskip.job import CONTROL
 from tokenskip.job import Run as Run
@@ -37,6 +38,7 @@ from tokenskip.store import (
     TRAIN,
     TRAJECTORIES,
     Row,
+    Work,
     copy_atomically,
     dump_row,
     pruned_row,
@@ -44,9 +46,10 @@ from tokenskip.store import (
     scores_row,
     trajectory_from_row,
     trajectory_row,
+    write_atomically,
 )
 from tokenskip.train import train as train_adapter
-from tokenskip.types import Problem, Sampling, Trajectory
+from tokenskip.types import Problem, Sampling, Scores, Trajectory
 
 SCORE_WINDOW = 256
 """Trajectories between two writes of `scores.jsonl`: sorted by length and batched inside, lost at most on a kill."""
@@ -66,26 +69,28 @@ def run(job: Run) -> None:
 def generate(job: Run) -> None:
     """Stage 1. Raises DataError when the task has no problems."""
     settings = job.config.generate
+    total = sum(1 for _ in job.problems("train")) * settings.samples  # a bad line is told before any work
+    problems = repeat(job.problems("train"), settings.samples)
+    _grow(job, COMPLETIONS, problems, completing, 4 * settings.batch_size, "generate", total)
+
+
+def completing(job: Run) -> Work:
+    """The work of stage 1: problems -> rows of `completions.jsonl`."""
+    settings = job.config.generate
     sampling = Sampling(
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         top_p=settings.top_p,
         seed=job.config.seed,
     )
+    backend = job.backend()
 
-    def make() -> Callable[[Sequence[Problem]], list[Row]]:
-        backend = job.backend()
+    def work(problems: Sequence[Problem]) -> list[Row]:
+        prompts = [job.prompts.prompt(problem.question) for problem in problems]
+        done = complete(problems, prompts, backend, sampling, job.config.prompt, job.count)
+        return [trajectory_row(one) for one in done]
 
-        def work(problems: Sequence[Problem]) -> list[Row]:
-            prompts = [job.prompts.prompt(problem.question) for problem in problems]
-            done = complete(problems, prompts, backend, sampling, job.config.prompt, job.count)
-            return [trajectory_row(one) for one in done]
-
-        return work
-
-    total = sum(1 for _ in job.problems("train")) * settings.samples  # a bad line is told before any work
-    problems = repeat(job.problems("train"), settings.samples)
-    _grow(job, COMPLETIONS, problems, make, 4 * settings.batch_size, "generate", total)
+    return work
 
 
 def grade(job: Run) -> None:
@@ -95,7 +100,7 @@ def grade(job: Run) -> None:
     def work(window: Sequence[Trajectory]) -> list[Row]:
         return [trajectory_row(grade_trajectory(one, job.task)) for one in window]
 
-    _grow(job, TRAJECTORIES, completions, lambda: work, SCORE_WINDOW, "grade")
+    _grow(job, TRAJECTORIES, completions, lambda: work, SCORE_WINDOW, "grade", here=True)
 
 
 def score(job: Run) -> None:
@@ -140,23 +145,39 @@ def distill(
 
 def _score_into(job: Run, name: str, config: RunConfig) -> None:
     _need_correct(job)
-
-    def make() -> Callable[[Sequence[Trajectory]], list[Row]]:
-        job.free()  # one model in memory at a time
-        scorer = make_scorer(config, job.prompts)
-
-        def work(window: Sequence[Trajectory]) -> list[Row]:
-            alive = [one for one in window if not one.dropped]
-            scores = dict(zip((one.id for one in alive), scorer.score(alive) if alive else [], strict=True))
-            return [scores_row(replace(one, scores=scores.get(one.id))) for one in window]
-
-        return work
-
+    make = partial(scoring, config=config)
     _grow(job, name, job.folder.trajectories(), make, SCORE_WINDOW, f"score ({config.score.scorer})")
 
 
+def scoring(job: Run, config: RunConfig) -> Work:
+    """The work of stage 3: trajectories -> rows of `scores.jsonl`, by the scorer that `config` names."""
+    job.free()  # one model in memory at a time
+    scorer = make_scorer(config, job.prompts)
+
+    def failed(error: Exception) -> str:
+        return f"scorer error: {type(error).__name__}: {error}"[:200]
+
+    def work(window: Sequence[Trajectory]) -> list[Row]:
+        alive = [one for one in window if not one.dropped]
+        scores: list[Scores | str] = one_by_one(scorer.score, alive, failed)
+        by_id = dict(zip((one.id for one in alive), scores, strict=True))
+        return [scores_row(_scored(one, by_id.get(one.id))) for one in window]
+
+    return work
+
+
+def _scored(trajectory: Trajectory, scores: Scores | str | None) -> Trajectory:
+    return trajectory.drop(scores) if isinstance(scores, str) else replace(trajectory, scores=scores)
+
+
 def prune(job: Run) -> None:
-    """Stages 4 and 5: the pruned chains, and from them the training rows (written anew as a whole)."""
+    """Stages 4 and 5: the pruned chains, and from them the training rows."""
+    prune_chains(job)
+    write_dataset(job)
+
+
+def prune_chains(job: Run) -> None:
+    """Stage 4: every correct chain cut to its ratios."""
     settings = job.config.prune
     _need_correct(job)
     job.folder.require(SCORES)
@@ -172,12 +193,14 @@ def prune(job: Run) -> None:
 
         return work
 
-    _grow(job, PRUNED, job.folder.trajectories(SCORES), make, SCORE_WINDOW, "prune")
-    draft = job.folder.file(TRAIN + ".tmp")
-    with draft.open("w", encoding="utf-8") as out:
-        for trajectory in job.folder.trajectories(PRUNED):
-            out.writelines(map(dump_row, training_rows(trajectory, job.prompts)))
-    draft.replace(job.folder.file(TRAIN))
+    _grow(job, PRUNED, job.folder.trajectories(SCORES), make, SCORE_WINDOW, "prune", here=True)
+
+
+def write_dataset(job: Run) -> None:
+    """Stage 5: the training rows, written anew as a whole."""
+    trajectories = job.folder.trajectories(PRUNED)
+    rows = (row for trajectory in trajectories for row in training_rows(trajectory, job.prompts))
+    write_atomically(job.folder.file(TRAIN), map(dump_row, rows))
 
 
 def train(job: Run) -> None:
@@ -194,7 +217,7 @@ def train_control(job: Run) -> None:
     if (path / ADAPTER).exists():
         return
     control_score = job.config.score.model_copy(update={"scorer": "random", "model": None, "options": {}})
-    config = job.config.model_copy(update={"name": CONTROL, "score": control_score})
+    config = job.config.model_copy(update={"name": CONTROL, "score": control_score, "engine": EngineConfig()})
     with Run(path, config, job.progress) as control:
         for name in (COMPLETIONS, TRAJECTORIES):
             if not control.folder.file(name).exists():
@@ -206,7 +229,17 @@ def train_control(job: Run) -> None:
 
 def evaluate(job: Run) -> None:
     """Stage 7."""
-    bench = Bench(
+    bench = bench_of(job)
+    settings = job.config.evaluate
+    names = sorted(settings.arms, key=lambda name: (ARMS[name].weights, name != "original"))
+    for arm, ratio in rows_of([ARMS[name] for name in names], settings.ratios):
+        run_arm(bench, arm, ratio)
+        time_arm(bench, arm, ratio)
+
+
+def bench_of(job: Run) -> Bench:
+    """What the arms of the evaluation share, of this job or of an actor's own."""
+    return Bench(
         folder=job.folder,
         task=job.task,
         prompts=job.prompts,
@@ -214,12 +247,12 @@ def evaluate(job: Run) -> None:
         problems=lambda: job.problems("test"),
         backend=job.backend,
         progress=job.progress,
+        map=lambda make, windows: job.map(partial(_on_bench, make), windows),
     )
-    settings = job.config.evaluate
-    names = sorted(settings.arms, key=lambda name: (ARMS[name].weights, name != "original"))
-    for arm, ratio in rows_of([ARMS[name] for name in names], settings.ratios):
-        run_arm(bench, arm, ratio)
-        time_arm(bench, arm, ratio)
+
+
+def _on_bench(make: Callable[[Bench], Work], job: Run) -> Work:
+    return make(bench_of(job))
 
 
 def report(job: Run) -> Path:
@@ -263,9 +296,15 @@ def _grow(
     job: Run,
     name: str,
     inputs: Iterable[Any],
-    make: Callable[[], Callable[[Sequence[Any]], Sequence[Row]]],
+    make: Callable[..., Work],
     window: int,
     title: str,
     total: int | None = None,
+    *,
+    here: bool = False,
 ) -> int:
-    return job.folder.grow(name, inputs, make, window=window, progress=job.progress, title=title, total=total)
+    """Let a file of the run grow by the work that `make` builds of a job, in the engine or, with `here`, in place."""
+    mapper = None if here else job.map
+    return job.folder.grow(
+        name, inputs, make, window=window, progress=job.progress, title=title, total=total, mapper=mapper
+    )

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -28,6 +29,10 @@ from tokenskip.types import Grade, Pruned, Scores, Span, Trajectory
 
 Row = dict[str, Any]
 Item = TypeVar("Item")
+Work = Callable[[Sequence[Any]], Sequence[Row]]
+"""A window of inputs -> one row each, in order."""
+Mapper = Callable[[Callable[..., Work], Iterable[Sequence[Any]]], Iterable[Sequence[Row]]]
+"""How a stage's work is made, windows -> the rows of each window, in order."""
 
 FORMAT = 1
 """Layout of a run folder; raised when an older tokenskip could no longer read it."""
@@ -111,7 +116,7 @@ class RunFolder:
     def _has_begun(self, key: str) -> bool:
         section = key.partition(".")[0]
         stage = "evaluate" if key.startswith("task.test") else _SECTION_STAGE.get(section, section)
-        if key in _FREE_KEYS:
+        if key in _FREE_KEYS or section == "engine":
             return False
         stages = list(_OUTPUTS)
         later = stages[stages.index(stage) :]
@@ -125,35 +130,56 @@ class RunFolder:
         self,
         name: str,
         inputs: Iterable[Item],
-        make: Callable[[], Callable[[Sequence[Item]], Sequence[Row]]],
+        make: Callable[..., Work],
         *,
         window: int,
         progress: Progress,
         title: str,
         total: int | None = None,
+        mapper: Mapper | None = None,
+        notes: str | None = None,
     ) -> int:
         """Append one row per input to `name`, a window at a time; returns the number of rows the file has then.
 
         `make` builds the function that turns a window of inputs into rows; it is called only when there is work left,
-        so that a finished stage loads no model. The function gets the same windows in every run.
+        so that a finished stage loads no model. The function gets the same windows in every run. `mapper(make,
+        windows)` says where that happens, several windows at a time perhaps, and gives the rows of each window in
+        order; by default one after the other, here. What a window gives behind its rows goes to the file `notes`.
         """
         file = self.path / name
         done = repair(file)
-        work: Callable[[Sequence[Item]], Sequence[Row]] | None = None
         stream = iter(inputs)
         count = sum(1 for _ in islice(stream, done // window * window))
+        begun: deque[tuple[int, int]] = deque()  # of the windows under way: inputs, and how many have rows already
+
+        def unfinished(start: int) -> Iterator[Sequence[Item]]:
+            while items := list(islice(stream, window)):
+                fresh = min(max(done - start, 0), len(items))
+                start += len(items)
+                begun.append((len(items), fresh))
+                if fresh < len(items):
+                    yield items
+
         with progress.stage(title, total) as advance, _appending(file) as out:
             advance(count)
-            while items := list(islice(stream, window)):
-                fresh = min(max(done - count, 0), len(items))
-                if fresh < len(items):
-                    work = work or make()
-                    rows = work(items)
-                    assert len(rows) == len(items), f"{title}: {len(rows)} rows for {len(items)} inputs"
-                    _write_rows(out, file, rows[fresh:])
-                count += len(items)
-                advance(len(items))
-        return count
+            for results in (mapper or in_turn)(make, unfinished(count)):
+                size, fresh = begun.popleft()
+                assert len(results) >= size, f"{title}: {len(results)} rows for {size} inputs"
+                _write_rows(out, file, results[fresh:size])
+                if notes and results[size:]:
+                    self.append(notes, results[size:])
+                count += size
+                advance(size)
+            rest = sum(size for size, _ in begun)  # a last window that is done already
+            advance(rest)
+        return count + rest
+
+    def append(self, name: str, rows: Sequence[Row]) -> None:
+        """Put rows behind those of a file, after cutting off what a killed run left of a last line."""
+        file = self.path / name
+        repair(file)
+        with _appending(file) as out:
+            _write_rows(out, file, rows)
 
     def trajectories(self, *columns: str) -> Iterator[Trajectory]:
         """The graded trajectories, with the columns `SCORES` and `PRUNED` filled in where asked for.
@@ -177,6 +203,14 @@ class RunFolder:
             verb = command.get(name, "prune" if name == TRAIN else "train" if name == ADAPTER else "evaluate")
             raise StageError(f"{self.path} has no {name} yet: run `tokenskip {verb} {self.path}` first")
         return file
+
+
+def in_turn(make: Callable[[], Work], windows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Row]]:
+    """The `Mapper` of this process: one window after the other; nothing is made before the first one."""
+    work: Work | None = None
+    for window in windows:
+        work = work or make()
+        yield work(window)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -225,11 +259,12 @@ def dump_row(row: Row) -> str:
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Write a whole file so that it is either the old one or the new one, never half."""
+def write_atomically(file: Path, text: str | Iterable[str]) -> None:
+    """Write a whole file, from a text or its lines, so that it is either the old one or the new one, never half."""
     draft = file.with_name(file.name + ".tmp")
     try:
-        draft.write_text(text, encoding="utf-8")
+        with draft.open("w", encoding="utf-8") as out:
+            out.writelines((text,) if isinstance(text, str) else text)
         draft.replace(file)
     except OSError as error:
         raise RunError(f"cannot write {file}: {error.strerror}; what was computed before is kept") from None
