@@ -179,3 +179,18 @@ def test_the_spelling_is_a_fixed_point(ratio):
     assert spell_ratio(spelled) == spelled
     assert len(spelled) <= 6
     assert abs(float(spelled) - ratio) <= 0.00005 + 1e-12
+
+
+def test_servers_still_see_whether_the_template_takes_text_or_parts(tokenizer):
+    """vLLM and SGLang hand over content as parts when a loop runs over `message['content']`: ours must add none."""
+    import jinja2
+
+    def loops_over_content(template):
+        tree = jinja2.Environment().parse(template)
+        iterated = [loop.iter for loop in tree.find_all(jinja2.nodes.For)]
+        getters = [one for one in iterated if isinstance(one, (jinja2.nodes.Getitem, jinja2.nodes.Getattr))]
+        return any(isinstance(one.node, jinja2.nodes.Name) and "content" in repr(one) for one in getters)
+
+    assert loops_over_content(tokenizer.chat_template)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}"
+    assert not loops_over_content(add_ratio_control(tokenizer).chat_template)

@@ -23,10 +23,12 @@ from tokenskip.types import Message, Prompt
 _BEGIN, _END = "{#- tokenskip: ratio control -#}", "{#- tokenskip: end -#}"
 
 # Every construct here also exists in MiniJinja, so servers written in Rust or C++ render the same bytes.
+# No loop is over `m['content']` itself: vLLM and SGLang take that for a template that wants content as parts, and hand
+# parts to a model's own template that takes text.
 # A delimiter inside the user's own text is taken out whenever a ratio is asked for: only the caller sets the ratio.
 _CONTROL = """\
 {%- if compression_ratio is defined and compression_ratio is not none and (compression_ratio | float) != 1.0 -%}
-{%- set tsk = namespace(last=-1, out=[], ratio=(compression_ratio | float | round(4)), parts=[], text=-1) -%}
+{%- set tsk = namespace(last=-1, out=[], ratio=(compression_ratio | float | round(4)), parts=[], text=-1, given=[]) -%}
 {%- if tsk.ratio <= 0 or tsk.ratio > 1 -%}
 {{- raise_exception('compression_ratio must be above 0 and at most 1, given: ' + (compression_ratio | string)) -}}
 {%- endif -%}
@@ -38,8 +40,9 @@ _CONTROL = """\
 {%- elif m['content'] is string -%}
 {%- set tsk.out = tsk.out + [{'role': 'user', 'content': m['content'] | replace(DELIMITER, '') + tsk_mark}] -%}
 {%- else -%}
-{%- for p in m['content'] -%}{%- if p['type'] == 'text' -%}{%- set tsk.text = loop.index0 -%}{%- endif -%}{%- endfor -%}
-{%- for p in m['content'] -%}
+{%- set tsk.given = m['content'] -%}
+{%- for p in tsk.given -%}{%- if p['type'] == 'text' -%}{%- set tsk.text = loop.index0 -%}{%- endif -%}{%- endfor -%}
+{%- for p in tsk.given -%}
 {%- if p['type'] != 'text' -%}{%- set tsk.parts = tsk.parts + [p] -%}
 {%- else -%}
 {%- set tsk_end = tsk_mark if loop.index0 == tsk.text else '' -%}
