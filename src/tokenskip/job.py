@@ -21,7 +21,7 @@ from tokenskip.objects import check_backend, check_scorer, make_backend
 from tokenskip.progress import Progress, Silent
 from tokenskip.prompts import Prompts
 from tokenskip.prune import token_counter
-from tokenskip.store import ADAPTER, Row, RunFolder, Work, in_turn
+from tokenskip.store import ADAPTER, JOURNAL, Row, RunFolder, Work, in_turn
 from tokenskip.types import Backend, Problem, Task
 
 CONTROL = "control-random"
@@ -82,7 +82,8 @@ class Run:
                 adapter = adapter / ADAPTER
                 if not adapter.exists():
                     raise StageError(f"{self.folder.path} has no {adapter.relative_to(self.folder.path)}: train first")
-            self._backends[weights] = make_backend(self.config, self.prompts, adapter)
+            journal = self.folder.file(JOURNAL)
+            self._backends[weights] = make_backend(self.config, self.prompts, adapter, journal)
         return self._backends[weights]
 
     def map(self, make: Callable[[Run], Work], windows: Iterable[Sequence[Any]]) -> Iterable[Sequence[Row]]:

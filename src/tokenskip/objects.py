@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenskip import plugins
+from tokenskip.arms import ARMS
 from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.models import load_model, load_tokenizer, resolve_model
@@ -18,7 +19,7 @@ from tokenskip.prompts import Prompts
 from tokenskip.types import Backend, Scorer, Trajectory
 
 # what a constructor may ask for by name; every other argument is an option of the user's
-_FOR_BACKENDS = ("model", "path", "adapter", "tokenizer", "batch_size", "device", "dtype", "seed")
+_FOR_BACKENDS = ("model", "path", "adapter", "journal", "tokenizer", "batch_size", "device", "dtype", "seed")
 _FOR_SCORERS = ("model", "tokenizer", "render", "batch_tokens", "seed", "device", "dtype")
 
 
@@ -28,16 +29,32 @@ def check_backend(config: RunConfig) -> None:
     _check_options(f"generate.options of {config.generate.backend}", backend, _FOR_BACKENDS, config.generate.options)
 
 
-def make_backend(config: RunConfig, prompts: Prompts, adapter: Path | None = None) -> Backend:
+def check_arms(config: RunConfig) -> None:
+    """ConfigError when the backend says (by its `refuses`) that it cannot do an arm of the evaluation, and why."""
+    backend = plugins.load("backend", config.generate.backend, plugins.BACKENDS)
+    refuses = getattr(backend, "refuses", lambda *_, **__: None)
+    refused = {name: refuses(ARMS[name], config.model.path, **config.generate.options) for name in config.evaluate.arms}
+    if names := [name for name, reason in refused.items() if reason]:
+        raise ConfigError(
+            f"the {config.generate.backend} backend cannot do {', '.join(names)} as configured: {refused[names[0]]}; "
+            "or leave them out: --set evaluate.arms=[…]"
+        )
+
+
+def make_backend(
+    config: RunConfig, prompts: Prompts, adapter: Path | None = None, journal: Path | None = None
+) -> Backend:
     """The configured backend. It is given what its constructor names.
 
     One that takes `model` gets the loaded model, with the adapter (a folder) on it; one that takes `path` gets the
-    model's name and, as `adapter`, the folder or None, and serves them as it can.
+    model's name and, as `adapter`, the folder or None, and serves them as it can. `journal` is a file where one may
+    keep answers until the stage has written them.
     """
     factory = plugins.load("backend", config.generate.backend, plugins.BACKENDS)
     provided: dict[str, Any] = {
         "path": config.model.path,
         "adapter": adapter,
+        "journal": journal,
         "tokenizer": prompts.tokenizer,
         "batch_size": config.generate.batch_size,
         "device": config.model.device,

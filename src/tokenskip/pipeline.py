@@ -28,7 +28,7 @@ from tokenskip.generate import complete, one_by_one, repeat
 from tokenskip.grade import grade_trajectory
 from tokenskip.job import CONTROL
 from tokenskip.job import Run as Run
-from tokenskip.objects import check_scorer, make_scorer
+from tokenskip.objects import check_arms, check_scorer, make_scorer
 from tokenskip.prune import corpus_thresholds, draw_ratio, prune_trajectory
 from tokenskip.store import (
     ADAPTER,
@@ -228,7 +228,8 @@ def train_control(job: Run) -> None:
 
 
 def evaluate(job: Run) -> None:
-    """Stage 7."""
+    """Stage 7. Raises ConfigError when the backend cannot do one of the arms."""
+    check_arms(job.config)
     bench = bench_of(job)
     settings = job.config.evaluate
     names = sorted(settings.arms, key=lambda name: (ARMS[name].weights, name != "original"))

@@ -18,6 +18,7 @@ TASKS = {
 }
 BACKENDS = {
     "hf": "tokenskip.backends.hf:HfBackend",
+    "openai": "tokenskip.backends.openai:OpenAIBackend",
     "scripted": "tokenskip.backends.scripted:ScriptedBackend",
 }
 SCORERS = {

@@ -45,6 +45,8 @@ COMPLETIONS, TRAJECTORIES, SCORES, PRUNED, TRAIN = (
     "train.jsonl",
 )
 ADAPTER, EVAL, RESULTS = "adapter", "eval", "results.json"
+JOURNAL = ".requests"
+"""Folder of answers of a server that no stage has written yet."""
 
 _OUTPUTS = {
     "generate": (COMPLETIONS, TRAJECTORIES),
@@ -54,8 +56,12 @@ _OUTPUTS = {
     "evaluate": (EVAL,),
 }
 _SECTION_STAGE = {"seed": "generate", "model": "generate", "task": "generate", "prompt": "generate"}
-_FREE_KEYS = ("name", "evaluate.arms", "evaluate.ratios", "evaluate.latency_samples", "model.device")
-"""Keys that select what is run or shown, and change no row that exists already."""
+_SERVER = ("url", "served", "concurrency", "retries", "timeout_s")
+_FREE_KEYS = (
+    *("name", "evaluate.arms", "evaluate.ratios", "evaluate.latency_samples", "model.device"),
+    *(f"generate.options.{key}" for key in _SERVER),
+)
+"""Keys that select what is run or shown, or say where a server is, and change no row that exists already."""
 
 
 class RunFolder:
@@ -346,7 +352,7 @@ def _changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") ->
     for key in sorted(old.keys() | new.keys()):
         name = prefix + key
         before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict) and not prefix:
+        if isinstance(before, dict) and isinstance(after, dict) and (not prefix or name == "generate.options"):
             changed |= _changed_keys(before, after, f"{name}.")
         elif before != after:
             changed[name] = f"{name}: {json.dumps(before)} -> {json.dumps(after)}"

@@ -1,0 +1,39 @@
+"""Answers of windows that are not written yet, kept on disk as they come in: a killed run asks for none of them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tokenskip.store import dump_row, read_rows, repair
+from tokenskip.types import Completion
+
+
+class Journal:
+    """Key -> completion of one window, in a file of its own in `folder`; nowhere without a `folder`."""
+
+    def __init__(self, folder: Path | None, keys: Sequence[str]) -> None:
+        name = hashlib.sha256("".join(keys).encode()).hexdigest()[:32]
+        self.file = folder / f"{name}.jsonl" if folder else None
+
+    def read(self) -> dict[str, Completion]:
+        """What is known already; a torn last line is not."""
+        if self.file is None or not repair(self.file):
+            return {}
+        return {row["key"]: Completion(**row["completion"]) for row in read_rows(self.file)}
+
+    def note(self, key: str, completion: Completion) -> None:
+        """Keep one answer."""
+        if self.file is None:
+            return
+        self.file.parent.mkdir(exist_ok=True)
+        with self.file.open("a", encoding="utf-8") as out:
+            out.write(dump_row({"key": key, "completion": asdict(completion)}))
+
+    def clear(self) -> None:
+        """Forget: the window is complete."""
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
