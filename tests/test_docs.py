@@ -15,7 +15,7 @@ from tokenskip.config import TaskConfig, load_recipe
 from tokenskip.types import Sampling, Trajectory
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/serving.md")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 IMAGE = re.compile(r'<img[^>]+src="([^"]+)"')
 

@@ -11,7 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
+from tokenskip.commands.doctor import doctor
+from tokenskip.commands.merge import merge
 from tokenskip.commands.prune import prune
+from tokenskip.commands.push import push
+from tokenskip.commands.serve import serve
 from tokenskip.console import Limit, Out, RunDir, Set, bars, quiet, read_recipe, run_stage, say
 from tokenskip.errors import ConfigError, TokenskipError
 
@@ -30,8 +34,11 @@ USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 def main() -> None:
     """Entry point of the `tokenskip` script."""
     try:
-        if app(sys.argv[1:] or ["--help"], standalone_mode=False) == 130:  # what typer makes of an interrupt
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)  # of typer.Exit; 130 for an interrupt
+        if code == 130:
             raise KeyboardInterrupt
+        if code:
+            sys.exit(code)
     except USAGE_ERROR as error:
         _fail(" ".join(error.format_message().split()) + " (tokenskip COMMAND --help shows the options)", 2)
     except TokenskipError as error:
@@ -161,6 +168,12 @@ def ask(
 
     quiet()
     show(question, ratio, base, adapter, set_ or [])
+
+
+app.command()(merge)
+app.command(context_settings={"allow_extra_args": True})(serve)
+app.command()(doctor)
+app.command()(push)
 
 
 def _run_all(config: Any, out: Path) -> None:

@@ -68,8 +68,10 @@ def load_tokenizer(config: ModelConfig) -> Any:
     return tokenizer
 
 
-def load_model(config: ModelConfig, adapter: Path | None = None) -> Any:
+def load_model(config: ModelConfig, adapter: Path | None = None, *, fold: bool = True) -> Any:
     """The model in eval mode on its device; an adapter's weights are merged in memory, so that it costs no time.
+
+    Without `fold` the adapter stays beside the weights, as PEFT applies it.
 
     Raises:
         ModelError: the weights or the adapter cannot be loaded.
@@ -93,7 +95,8 @@ def load_model(config: ModelConfig, adapter: Path | None = None) -> Any:
         if adapter is not None and (adapter / "adapter_config.json").exists():
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            model = PeftModel.from_pretrained(model, str(adapter))
+            model = model.merge_and_unload() if fold else model
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{config.path}: the model cannot be loaded: {_first_line(error)}") from None
     return model.to(device).eval()
