@@ -1,0 +1,186 @@
+"""The page docs/results/scorers.md, from what `scorers.py` measured. Pure: results in, Markdown out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tokenskip.report import pct
+
+Results = Mapping[str, Any]
+KINDS = {"number": "numbers", "operator": "operators", "filler": "fillers", "word": "other words"}
+ABOUT = {
+    "corpus": "One threshold per γ for all chains, atoms whole: what the embedded recipes do.",
+    "chain": "Every chain cut to γ by itself (the paper's cut), atoms whole.",
+    "corpus, no atoms": "As the first, but the target's single tokens are kept or dropped: a number or an equation "
+    "can come apart. `leave_one_out` and `random` give an atom one value, so for them little changes.",
+}
+
+
+def page(results: Results) -> str:
+    """The whole page."""
+    gammas = " / ".join(f"{ratio:g}" for ratio in results["gammas"])
+    cuts = "\n".join(f"## Cut `{cut}`\n\n{about}\n\n{cut_table(results, cut)}" for cut, about in ABOUT.items())
+    return f"""# The scorers on the embedded model's chains
+
+Made by `python benchmarks/scorers.py` from {results["n_chains"]:,} correct chains that the embedded model wrote itself
+(weights {results["weights"]}); every number: [scorers.json](scorers.json). Cells with three numbers are for
+γ = {gammas}. The two `leave_one_out` rows are the yardstick, exact and slow, on the first {results["n_reference"]}
+chains only. `: numbers` stands for the option `goal=numbers`: how much the answer *and* the later numbers of the chain
+depend on a unit, not the answer alone. `llmlingua2` uses the compressor that ships with the package.
+
+## Reading
+
+{reading(results)}
+
+## Cost, and agreement with leaving a unit out
+
+Seconds are CPU-seconds for 1,000 chains on one thread, loading excluded. The correlation is Spearman's over the units
+of a chain, averaged over chains, ± its standard error.
+
+{cost_table(results)}
+{cuts}
+Kept shares count characters: numbers are digits with their separators, operators `- + * / × ÷ = < > ^ %`, fillers the
+{len(results["fillers"])} function words and discourse markers that scorers.json lists, other words the rest (names,
+things, verbs). A chain is rejected when the verifier finds a new or a false equation in it.
+
+{accuracy(results)}
+## The same chain at γ = 0.5
+
+{examples(results)}"""
+
+
+def _three(found: Mapping[str, Any], gammas: Sequence[float], value: Callable[[Mapping[str, Any]], str]) -> str:
+    return " / ".join(value(found[str(ratio)]) for ratio in gammas)
+
+
+def cut_table(results: Results, cut: str) -> str:
+    """One row per scorer: achieved ratio, rejects and kept shares at every γ."""
+    lines = [
+        "| scorer | n | achieved ratio | rejected | " + " | ".join(KINDS.values()) + " |",
+        "| --- | --: | --: | --: |" + " --: |" * len(KINDS),
+    ]
+    gammas = results["gammas"]
+    for name, found in results["scorers"].items():
+        own, n = found["cuts"][cut], found["n"]
+        cells = [_three(own, gammas, lambda c: f"{c['achieved']:.2f}")]
+        cells.append(_three(own, gammas, lambda c, n=n: pct(c["rejected"] / n)))  # type: ignore[misc]
+        cells += [_three(own, gammas, lambda c, kind=kind: f"{c['kept'][kind]:.2f}") for kind in KINDS]  # type: ignore[misc]
+        lines.append(f"| {name} | {n} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cost_table(results: Results) -> str:
+    """One row per scorer: seconds, and the rank correlation with both yardsticks."""
+    yardsticks = next(iter(results["scorers"].values()))["spearman"]
+    lines = [
+        "| scorer | s per 1,000 | " + " | ".join(f"correlation with `{one}`" for one in yardsticks) + " |",
+        "| --- | --: |" + " --: |" * len(yardsticks),
+    ]
+    for name, found in results["scorers"].items():
+        cells = ["–" if one == name else _correlation(value) for one, value in found["spearman"].items()]
+        lines.append(f"| {name} | {found['cpu_s_per_1000']:.1f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _correlation(value: Mapping[str, Any]) -> str:
+    return "–" if value["mean"] is None else f"{value['mean']:.2f} ± {value['error']:.2f}"
+
+
+def accuracy(results: Results) -> str:
+    """The accuracy after fine-tuning, or how to measure it."""
+    title = "## Accuracy after fine-tuning\n\n"
+    trained = {name: found["trained"] for name, found in results["scorers"].items() if found.get("trained")}
+    if not trained:
+        return title + "Not measured here: `python benchmarks/scorers.py --train`.\n"
+    training = results["training"]
+    lines = [
+        f"The ordinary pipeline, a small budget: r {training['rank']}, {training['epochs']:g} epochs; one seed; "
+        "95% Wilson intervals.\n",
+        "| scorer | γ | n | accuracy | achieved ratio |",
+        "| --- | --: | --: | --: | --: |",
+    ]
+    first = next(iter(trained.values()))
+    lines += [_arm("original", arm) for arm in first if arm["arm"] == "original"]
+    lines += [_arm(name, arm) for name, arms in trained.items() for arm in arms if arm["arm"] == "tokenskip"]
+    return title + "\n".join(lines) + "\n"
+
+
+def _arm(name: str, arm: Mapping[str, Any]) -> str:
+    interval = f"{pct(arm['accuracy'])} [{pct(arm['accuracy_low'])}, {pct(arm['accuracy_high'])}]"
+    ratio = "–" if arm["ratio"] is None else f"{arm['ratio']:g}"
+    achieved = "–" if arm["achieved_ratio"] is None else f"{arm['achieved_ratio']:.3f}"
+    return f"| {name} | {ratio} | {arm['n']} | {interval} | {achieved} |"
+
+
+def reading(results: Results) -> str:
+    """Which scorer leads in what, the yardsticks aside; computed, so that it cannot contradict the tables."""
+    ratio = str(results["gammas"][0])
+    own = {name: one for name, one in results["scorers"].items() if not name.startswith("leave_one_out")}
+    if not own:
+        return "Only the yardstick was measured."
+
+    def best(value: Callable[[Mapping[str, Any]], float | None], sign: int = 1) -> str:
+        known = {name: found for name, one in own.items() if (found := value(one)) is not None}
+        return max(known, key=lambda name: sign * known[name]) if known else "none"
+
+    def at_half(one: Mapping[str, Any]) -> Mapping[str, Any]:
+        cut: Mapping[str, Any] = one["cuts"]["corpus"][ratio]
+        return cut
+
+    yardsticks = next(iter(own.values()))["spearman"]
+    lines = [_nearest(own, yardstick) for yardstick in yardsticks]
+    lines += [
+        f"- most numbers kept at γ = {ratio}: **{best(lambda o: at_half(o)['kept']['number'])}**; "
+        f"fewest fillers: **{best(lambda o: at_half(o)['kept']['filler'], -1)}**",
+        f"- fewest rejects at γ = {ratio}: **{best(lambda o: at_half(o)['rejected'] / o['n'], -1)}**",
+    ]
+    costs = {name: one["cpu_s_per_1000"] for name, one in own.items() if name != "random"}
+    if costs:
+        lines.append(f"- cheapest, `random` aside: **{min(costs, key=lambda name: costs[name])}**")
+    trained = {name: [arm for arm in one["trained"] or () if str(arm["ratio"]) == ratio] for name, one in own.items()}
+    trained = {name: arms for name, arms in trained.items() if arms}
+    if trained:
+        winner = max(trained, key=lambda name: trained[name][0]["accuracy"])
+        lines.append(f"- most accurate after fine-tuning at γ = {ratio}: **{winner}**")
+    return "\n".join(lines)
+
+
+def _nearest(own: Mapping[str, Any], yardstick: str) -> str:
+    """Who agrees with a yardstick by more than two standard errors above the random control, best first."""
+    found = {name: one["spearman"][yardstick] for name, one in own.items()}
+    found = {name: value for name, value in found.items() if value["mean"] is not None}
+    chance = found.pop("random", None)
+    if chance is None or not found:
+        return f"- agreement with `{yardstick}`: needs more scorers, `random` among them"
+    clear = [
+        name
+        for name, value in sorted(found.items(), key=lambda item: -item[1]["mean"])
+        if value["mean"] - chance["mean"] > 2 * (value["error"] ** 2 + chance["error"] ** 2) ** 0.5
+    ]
+    who = ", ".join(f"**{name}** ({found[name]['mean']:.2f})" for name in clear) or "nobody"
+    return f"- above chance in agreement with `{yardstick}` (two standard errors over `random`): {who}"
+
+
+def examples(results: Results) -> str:
+    """The chain and each scorer's cut of it (cut `chain`, atoms whole), line by line as they are."""
+    shown = results["example"]
+    parts = [f"{shown['question']}\n", f"The whole chain:\n\n{_fence(shown['cot'])}"]
+    for name, found in results["scorers"].items():
+        parts.append(f"`{name}`, {_remark(found['example'])}:\n\n{_fence(found['example']['text'])}")
+    if shown["llmlingua"]:
+        remark = _remark(shown["llmlingua"])
+        parts.append(
+            f"`llmlingua2` under `--rule llmlingua` (what that package returns), {remark}:\n\n"
+            + _fence(shown["llmlingua"]["text"])
+        )
+    return "\n".join(parts)
+
+
+def _remark(example: Mapping[str, Any]) -> str:
+    rejected = f", rejected ({example['rejected']})" if example["rejected"] else ""
+    return f"{example['achieved']:.2f} of the tokens{rejected}"
+
+
+def _fence(text: str) -> str:
+    return f"```text\n{text}\n```\n"

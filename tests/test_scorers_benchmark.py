@@ -1,0 +1,96 @@
+"""The table of scorers: shares and correlations are counted right, parts are kept, and the page says what was found."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tokenskip.types import Scores, Span, Trajectory
+
+BENCHMARKS = str(Path(__file__).resolve().parent.parent / "benchmarks")
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    sys.path.insert(0, BENCHMARKS)
+    import scorers
+
+    sys.path.remove(BENCHMARKS)
+    return scorers
+
+
+def test_kinds_are_counted_by_characters(bench: Any) -> None:
+    cot = "So Ann has 12 + 3.5 = 15.5 apples"
+    counts = bench.kind_counts(cot, [(3, 14), (22, 26)])  # "Ann has 12 " and "15.5"
+    assert (counts["number"], counts["number kept"]) == (9, 6)
+    assert (counts["operator"], counts["operator kept"]) == (2, 0)
+    assert (counts["filler"], counts["filler kept"]) == (5, 3)  # So, has
+    assert (counts["word"], counts["word kept"]) == (9, 3)  # Ann, apples
+    assert not [word for word in bench.FILLERS if not word.islower()]
+
+
+def scored(id: str, cot: str, sign: float) -> Trajectory:
+    words, at = [], 0
+    for number, word in enumerate(cot.split(" ")):
+        words.append(Span(at, at + len(word), sign * (number * 7 % 11)))
+        at += len(word) + 1
+    return Trajectory(id=id, question="", gold="", cot=cot, scores=Scores(scorer="s", spans=tuple(words)))
+
+
+def test_rank_correlation_is_one_with_itself_and_minus_one_reversed(bench: Any) -> None:
+    cots = ("one two three four five six seven", "red green blue white black grey", "a b")
+    same = [scored(str(i), cot, 1) for i, cot in enumerate(cots)]
+    reverse = [scored(str(i), cot, -1) for i, cot in enumerate(cots)]
+    assert bench.rank_correlation(same, same) == {"n": 2, "mean": 1.0, "error": 0.0}  # "a b" has too few units
+    assert bench.rank_correlation(same, reverse)["mean"] == -1.0
+    blind = [replace(one, scores=Scores(scorer="s", spans=())) for one in same]
+    assert bench.rank_correlation(same, blind) == {"n": 0, "mean": None, "error": None}
+
+
+def test_a_small_run_is_kept_and_published(bench: Any, monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:
+    arguments = ["--limit", "8", "--reference", "3", "--out", str(tmp_path), "--only", "random", "--only", "llmlingua2"]
+    bench.main(arguments)
+    results = json.loads((tmp_path / "published/scorers.json").read_text(encoding="utf-8"))
+    assert set(results["scorers"]) == {"random", "llmlingua2"}
+    assert results["n_chains"] >= 4
+    for found in results["scorers"].values():
+        assert found["n"] == results["n_chains"]
+        assert found["spearman"]["leave_one_out"]["n"] == 3
+        for cut in found["cuts"].values():
+            assert all(0 <= cut[ratio]["kept"][kind] <= 1 for ratio in cut for kind in cut[ratio]["kept"])
+            assert cut["0.5"]["achieved"] < cut["0.7"]["achieved"] < cut["0.9"]["achieved"]
+            assert all(abs(cut[ratio]["achieved"] - float(ratio)) < 0.1 for ratio in cut)
+    page = (tmp_path / "published/scorers.md").read_text(encoding="utf-8")
+    assert results["example"]["cot"] in page  # with its line breaks
+    assert "| random | " in page
+    assert "Not measured here" in page
+
+    def scores_again(*_: object) -> None:
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(bench, "make_scorer", scores_again)
+    bench.main(arguments)
+    assert json.loads((tmp_path / "published/scorers.json").read_text(encoding="utf-8")) == results
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(["--only", "mixt", "--out", str(tmp_path)])
+    assert "unknown scorer 'mixt' (did you mean 'mist'?)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_trained_scorer_gets_rows_with_intervals(bench: Any, tmp_path: Path) -> None:
+    arguments = ["--limit", "12", "--reference", "2", "--test", "6", "--out", str(tmp_path), "--only", "random"]
+    bench.main([*arguments, "--train", "--set", "train.epochs=0.1"])
+    results = json.loads((tmp_path / "published/scorers.json").read_text(encoding="utf-8"))
+    arms = results["scorers"]["random"]["trained"]
+    rows = [(arm["arm"], arm["ratio"]) for arm in arms]
+    assert rows == [("original", None), *(("tokenskip", ratio) for ratio in bench.GAMMAS)]
+    assert all(arm["n"] == 6 and arm["accuracy_low"] <= arm["accuracy"] <= arm["accuracy_high"] for arm in arms)
+    page = (tmp_path / "published/scorers.md").read_text(encoding="utf-8")
+    assert "| random | 0.5 | 6 | " in page
