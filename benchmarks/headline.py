@@ -38,13 +38,6 @@ IMAGES = ("curve.png", "ratio.png", "example.png")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 N_PROBLEMS = 20
 """Problems of which `embedded.json` keeps every arm's output; the run's own results.json has more."""
-SHIPPED = (
-    "adapter_model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-)
 ADAPTER_CONFIG = "adapter_config.json"
 TRIED = "tried.md"
 """Written by hand beside the results, when there is something to tell; the page links to it."""
@@ -259,19 +252,20 @@ def publish(run_dir: Path, results: Results, found: Sequence[Target], root: Path
 
 
 def card(results: Results, config: RunConfig) -> str:
-    """The adapter's model card."""
+    """The model card of what was trained."""
     settings = config.train
+    how = f"LoRA (r {settings.rank}, α {settings.alpha})" if settings.method == "lora" else "Full fine-tuning"
     dial = [arm for arm in results["arms"] if arm["arm"] in ("original", "tokenskip")]
     return f"""---
 license: apache-2.0
-library_name: peft
+library_name: {"peft" if settings.method == "lora" else "transformers"}
 tags: [tokenskip, chain-of-thought, efficient-reasoning]
 ---
 
-# TokenSkip adapter of the embedded reasoner
+# The embedded reasoner after TokenSkip
 
-A LoRA adapter (r {settings.rank}, α {settings.alpha}, {settings.epochs:g} epochs at {settings.learning_rate:g}) for the
-model that tokenskip ships. It makes the model write the share γ of its usual chain of thought, by a ratio given in the
+{how} of the model that tokenskip ships, {settings.epochs:g} epochs at {settings.learning_rate:g}. It makes the model
+write the share γ of its usual chain of thought, by a ratio given in the
 prompt: `tokenizer.apply_chat_template(messages, add_generation_prompt=True, compression_ratio="0.6")`.
 
     tokenskip ask "Tom has 12 apples. …" --ratio 0.6
@@ -286,17 +280,13 @@ of story; a result here says that the method and this implementation work, and l
 
 
 def ship(run_dir: Path, results: Results, config: RunConfig, target: Path) -> int:
-    """Copy the run's adapter into the package; returns its size in bytes."""
-    source = run_dir / ADAPTER
-    if config.train.method != "lora":
-        raise RunError("only a LoRA adapter can be shipped: the recipe has train.method=full")
-    target.mkdir(parents=True, exist_ok=True)
-    for name in SHIPPED:
-        if (source / name).exists():
-            shutil.copyfile(source / name, target / name)
-    adapter = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    adapter["base_model_name_or_path"] = "embedded"
-    (target / ADAPTER_CONFIG).write_text(json.dumps(adapter, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    """Copy what the run trained into the package, in place of what was there; returns its size in bytes."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(run_dir / ADAPTER, target, ignore=shutil.ignore_patterns("README.md", "losses.tsv", "*.bin"))
+    settings = target / ADAPTER_CONFIG
+    if settings.exists():
+        adapter = json.loads(settings.read_text(encoding="utf-8")) | {"base_model_name_or_path": "embedded"}
+        settings.write_text(json.dumps(adapter, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (target / "README.md").write_text(card(results, config), encoding="utf-8")
     return sum(file.stat().st_size for file in target.iterdir())
 

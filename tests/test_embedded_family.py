@@ -95,7 +95,7 @@ def test_documents_are_true(register: str) -> None:
 def test_pretraining_never_sees_a_ratio(register: str) -> None:
     for story in stories("pretrain", 400):
         doc = document(story, register, random.Random(story.id))
-        assert not re.search(r"\d[.,]\d|\d%|ratio|percent|<\|im_end\|>\s*\d", doc.prompt)
+        assert not re.search(r"\d[.,]\d|\d%|ratio|percent|<\|im_end\|>\s*[\d.]+\s*<\|im_end\|>", doc.prompt)
         assert not re.search(r"\d[.,]\d", doc.completion)
 
 

@@ -25,13 +25,18 @@ ROWS: Final = {
     "be_concise": '"Be concise."',
     "direct": '"Just give the answer." (no chain)',
 }
-HOW: Final = """Two runs, from random weights, one after the other, 18.0M tokens in all, on one CPU core
+HOW: Final = """Three runs, from random weights, one after the other, 54.0M tokens in all, each on one CPU core
 (shared with other work):
 
-| `python -m tokenskip.embedded.pretrain …` | tokens | minutes | accuracy on 200 dev problems |
+| `python -m tokenskip.embedded.pretrain …` | tokens | minutes | accuracy on dev problems |
 |---|---|---|---|
-| `--out A --size s --tokens 8000000 --seed 0` | 8.0M | 12.4 | 86.5% |
-| `--out B --size s --tokens 10000000 --seed 1 --init A` | 10.0M | 19.9 | 94.5% |"""
+| `--out A --size s --tokens 8000000 --seed 0` | 8.0M | 12.4 | 86.5% (n=200, 2-5 steps) |
+| `--out B --size s --tokens 10000000 --seed 1 --init A` | 10.0M | 19.9 | 94.5% (n=200, 2-5 steps) |
+| `--out C --size s --tokens 36000000 --seed 11 --init B --entity-weight 4 --curriculum-from 0.7` | 36.0M | 29.1 | \
+99.3% (n=300, 2-4 steps) |
+
+The first two runs saw stories of two to five steps and no instruction between stop marks (commit `d068a7a`); the last
+one saw what this version writes."""
 CARD: Final = """---
 license: apache-2.0
 library_name: transformers
@@ -63,18 +68,18 @@ the ratio, not the ability to be brief.
 
 ## Data
 
-Procedural stories (`tokenskip.embedded.family`): a start value of 3-50 and 2-5 events (add or take away 2-9, double,
+Procedural stories (`tokenskip.embedded.family`): a start value of 3-50 and 2-4 events (add or take away 2-9, double,
 triple, halve), totals within 1-99, with 48 names, 26 things, 22 kinds of events in two tellings each, and an exact
 answer. Every number of the story is told in order; the running totals are not. A hash of the question decides to which
 split (`pretrain`, `train`, `dev`, `test`) it may belong, so no question of one split can occur in another.
 
 Pretraining documents (`tokenskip.embedded.registers`) answer in one of several registers, asked for by an instruction
-behind the question: *chatty* (no instruction; about half), *plain*, *telegraphic*, *rough notes* (random filler
-dropout), *equations only* and *answer only*. In rough notes each filler word is dropped with a rate that is drawn once
-per document and never stated; the generator knows which of its words are filler, so no scorer takes part. Behind many
-questions stands an irrelevant suffix (`Thanks!`, `[item 7b]`, stray marks, a word between two `<|im_end|>`) after which
-the chain is the usual one. Pretraining never contains a ratio, a percentage or a decimal number in a prompt, and never
-a chain that was pruned by a scorer.
+behind the question, sometimes between two `<|im_end|>`: *chatty* (no instruction; about half), *plain*, *telegraphic*,
+*rough notes* (random filler dropout), *equations only* and *answer only*. In rough notes each filler word is dropped
+with a rate that is drawn once per document and never stated; the generator knows which of its words are filler, so no
+scorer takes part. Behind many questions stands an irrelevant suffix (`Thanks!`, `[item 7b]`, stray marks, a word
+between two `<|im_end|>`) after which the chain is the usual one. Pretraining never contains a ratio, a percentage or a
+decimal number in a prompt, and never a chain that was pruned by a scorer.
 
 ## How it was made
 
@@ -85,9 +90,9 @@ AdamW for embeddings and norms. No pretrained weights, no text written by a pers
 
 ## Limits
 
-Five-step stories are clearly harder for it than short ones: the usual mistake is a skipped event, not wrong arithmetic.
-It reads the numbers and events of a story, but not its names and things: its chain often calls the apples "stamps".
-It knows about {words} words and one kind of story. Any other question gets nonsense, in the same confident tone.
+Stories of more than four steps are not what it was trained for last. It sometimes names a friend whom the story does
+not mention. It knows about {words} words and one kind of story. Any other question gets nonsense, in the same
+confident tone.
 Results on it show that the method and its implementation work; they say little about large models.
 
 Apache-2.0, like the rest of the repository.
