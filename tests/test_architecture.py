@@ -13,13 +13,15 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "tokenskip"
 LAYERS = (
     ("errors", "types", "progress"),
-    ("config",),
-    ("answers", "arms", "atoms", "equations", "jsonl", "metrics", "prompts", "prune", "split", "verifier"),
+    ("arms", "config", "ratio_map"),
+    ("answers", "atoms", "equations", "jsonl", "metrics", "prompts", "prune", "split", "stats", "verifier"),
     ("embedded", "grade", "grade_worker", "models", "plugins", "server", "store"),
     ("backends", "scorers", "tasks"),
     ("dataset", "distill", "doctor", "engine", "evaluate", "generate", "merge", "train"),
-    ("card", "importance", "objects", "pictures", "report", "results", "segments"),
+    ("objects",),
     ("job",),
+    ("calibrate", "controls", "rounds"),
+    ("card", "importance", "pictures", "report", "results", "segments"),
     ("pipeline",),
     ("console", "files", "preview", "rules"),
     ("commands",),

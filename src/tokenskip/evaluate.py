@@ -8,6 +8,7 @@ chain that is cut off is a prefix of the original's, so truncation reads the ori
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +18,13 @@ from typing import Any
 
 from tokenskip.arms import Arm, label
 from tokenskip.config import RunConfig
-from tokenskip.generate import TokenCount, answer, complete, trajectory_of
+from tokenskip.errors import StageError
+from tokenskip.generate import TokenCount, answer, complete_samples, repeat_pass, trajectory_of
 from tokenskip.grade import grade_trajectory
 from tokenskip.progress import Progress
 from tokenskip.prompts import Prompts
-from tokenskip.store import EVAL, Row, RunFolder, Work, read_rows, trajectory_from_row, trajectory_row
+from tokenskip.ratio_map import RatioMap
+from tokenskip.store import CALIBRATION, EVAL, Row, RunFolder, Work, read_rows, trajectory_from_row, trajectory_row
 from tokenskip.types import Backend, Completion, Problem, Prompt, Sampling, Task, Trajectory
 
 TIMINGS = f"{EVAL}/timings.jsonl"
@@ -49,28 +52,33 @@ class Bench:
 
     @property
     def sampling(self) -> Sampling:
-        """How every arm decodes: greedily, under one cap."""
-        return Sampling(max_new_tokens=self.config.evaluate.max_new_tokens or self.config.generate.max_new_tokens)
+        """How every arm decodes: greedily unless `evaluate.temperature` says otherwise, under one cap."""
+        settings = self.config.evaluate
+        return Sampling(
+            max_new_tokens=full_cap(self.config),
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            seed=self.config.seed,
+        )
+
+    def repeated(self) -> Iterator[Problem]:
+        """Every problem as often as it is sampled, one pass after the other."""
+        for k in range(self.config.evaluate.samples):
+            yield from repeat_pass(self.problems(), k, self.config.evaluate.samples)
 
 
-def rows_of(arms: Sequence[Arm], ratios: Sequence[float]) -> Iterator[tuple[Arm, float]]:
-    """(arm, ratio) of every row; 1.0 for arms without a dial. A chain that is cut at 1 or a marker of 1 is no arm."""
-    for arm in arms:
-        if not arm.dial:
-            yield arm, 1.0
-            continue
-        for ratio in sorted(ratios, reverse=True):
-            if ratio < 1 or arm.weights != "base":
-                yield arm, ratio
+def full_cap(config: RunConfig) -> int:
+    """The token cap of a completion that nothing shortens."""
+    return config.evaluate.max_new_tokens or config.generate.max_new_tokens
 
 
 def run_arm(bench: Bench, arm: Arm, ratio: float) -> None:
     """Complete and grade all problems under one arm; goes on where a killed run stopped."""
     name = label(arm, ratio)
     inputs: Iterable[Any] = (
-        zip(bench.problems(), read_arm(bench.folder, "original"), strict=True)
+        zip(bench.repeated(), read_arm(bench.folder, "original"), strict=True)
         if arm.cut
-        else ((problem, None) for problem in bench.problems())
+        else ((problem, None) for problem in bench.repeated())
     )
 
     bench.folder.grow(
@@ -94,11 +102,11 @@ def answering(bench: Bench, arm: Arm, ratio: float) -> Work:
         if arm.cut:
             done = _cut_off(bench, arm, ratio, items, backend)
         else:
-            prompts = [_prompt(bench, arm, ratio, problem) for problem, _ in items]
+            prompts = [prompt_of(bench, arm, ratio, problem) for problem, _ in items]
             start = time.perf_counter()
             done = _complete(bench, ratio, [problem for problem, _ in items], prompts, backend)
             seconds = time.perf_counter() - start
-            times = [_timing(arm, ratio, bench.config.evaluate.batch_size, len(items), seconds)]
+            times = [_timing(arm, ratio, bench.config.evaluate.batch_size, len(items), seconds, backend)]
         return [trajectory_row(grade_trajectory(one, bench.task)) for one in done] + times
 
     return work
@@ -121,10 +129,10 @@ def timing(bench: Bench, arm: Arm, ratio: float) -> Work:
     def work(problems: Sequence[Problem]) -> list[Row]:
         times: list[Row] = []
         for problem in problems:
-            prompt = _prompt(bench, arm, ratio, problem)
+            prompt = prompt_of(bench, arm, ratio, problem)
             start = time.perf_counter()
             answer(backend, [prompt], bench.sampling)
-            times.append(_timing(arm, ratio, 1, 1, time.perf_counter() - start))
+            times.append(_timing(arm, ratio, 1, 1, time.perf_counter() - start, backend))
         return times[1:]
 
     return work
@@ -136,19 +144,40 @@ def read_arm(folder: RunFolder, name: str) -> Iterator[Trajectory]:
 
 
 def read_timings(folder: RunFolder) -> list[Row]:
-    """All that was timed: `{arm, ratio, batch_size, n, seconds}`."""
+    """All that was timed: `{arm, ratio, batch_size, n, seconds, device}`."""
     file = folder.file(TIMINGS)
     return list(read_rows(file)) if file.exists() else []
 
 
-def _prompt(bench: Bench, arm: Arm, ratio: float, problem: Problem) -> Any:
-    return bench.prompts.prompt(problem.question, ratio if arm.marker else 1.0, instruction=arm.instruction)
+def load_map(folder: RunFolder) -> RatioMap:
+    """The map that `tokenskip calibrate` measured for the run's adapter.
+
+    Raises:
+        StageError: the run was not calibrated.
+    """
+    file = folder.file(CALIBRATION)
+    if not file.exists():
+        raise StageError(f"{folder.path} has no {CALIBRATION} yet: run `tokenskip calibrate {folder.path}` first")
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    return RatioMap(tuple((asked, prompted) for asked, prompted in stored["knots"]), stored["clamp"])
+
+
+def prompt_of(bench: Bench, arm: Arm, ratio: float, problem: Problem) -> Prompt:
+    """What the arm asks the model at `ratio`."""
+    asked = ratio if arm.marker else 1.0
+    if arm.calibrated:
+        asked = load_map(bench.folder).prompted(ratio)
+    full = full_cap(bench.config)
+    cap = arm.token_cap(full, ratio, bench.config.evaluate.length)
+    instruction = arm.instruction_at(ratio)
+    return bench.prompts.prompt(problem.question, asked, instruction=instruction, cap=None if cap == full else cap)
 
 
 def _complete(
     bench: Bench, ratio: float, problems: Sequence[Problem], prompts: Sequence[Prompt], backend: Backend
 ) -> list[Trajectory]:
-    done = complete(problems, prompts, backend, bench.sampling, bench.config.prompt, bench.count)
+    samples = bench.config.evaluate.samples
+    done = complete_samples(problems, prompts, backend, bench.sampling, bench.config.prompt, bench.count, samples)
     return [replace(one, ratio=ratio) for one in done]
 
 
@@ -156,7 +185,7 @@ def _cut_off(
     bench: Bench, arm: Arm, ratio: float, items: Sequence[tuple[Problem, Trajectory | None]], backend: Backend
 ) -> list[Trajectory]:
     """The original's chains under a cap of `ratio` × token cap; those that fit are untouched."""
-    budget = int(bench.sampling.max_new_tokens * ratio)
+    budget = arm.token_cap(bench.sampling.max_new_tokens, ratio, bench.config.evaluate.length)
     done: dict[int, Trajectory] = {}
     open_chains: list[tuple[int, Problem, list[int]]] = []
     for i, (problem, original) in enumerate(items):
@@ -203,8 +232,19 @@ def _with_answer(chain: Trajectory, forced: str, answer: Completion) -> Trajecto
     )
 
 
-def _timing(arm: Arm, ratio: float, batch_size: int, n: int, seconds: float) -> Row:
-    return {"arm": arm.name, "ratio": ratio, "batch_size": batch_size, "n": n, "seconds": round(seconds, 6)}
+def _timing(arm: Arm, ratio: float, batch_size: int, n: int, seconds: float, backend: Backend) -> Row:
+    row = {"arm": arm.name, "ratio": ratio, "batch_size": batch_size, "n": n, "seconds": round(seconds, 6)}
+    return {**row, "device": device_name(getattr(backend, "model", None))}
+
+
+def device_name(model: Any) -> str | None:
+    """What a loaded model computes on: `cpu`, the accelerator's own name; None where a server has it."""
+    device = getattr(model, "device", None)
+    if getattr(device, "type", None) == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return None if device is None else str(device)
 
 
 def _is_timing_of(row: Row, arm: Arm, ratio: float, batch_size: int) -> bool:
