@@ -88,7 +88,7 @@ class OpenAIBackend:
     @staticmethod
     def refuses(arm: Arm, path: str, *, served: Served = None, **_: Any) -> str | None:
         """Why these options cannot do an arm of the evaluation; None when they can."""
-        weights = {"base": "base", "tokenskip": "adapter", "random": "control"}[arm.weights]
+        weights = {"tokenskip": "adapter", "random": "control"}.get(arm.weights, arm.weights)
         asks = arm.forced or not arm.cut
         return _not_served(weights) if asks and weights not in _served_names(path, served) else None
 
