@@ -11,7 +11,7 @@ export MALLOC_TOP_PAD_ ?= 268435456
 export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check test-slow headline docs clean
+.PHONY: demo test check test-slow headline docs constraints audit clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/tokenskip demo
@@ -19,7 +19,7 @@ demo: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp check
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/dev.stamp
+test-slow: $(VENV)/slow.stamp
 	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/dev.stamp
@@ -32,6 +32,18 @@ headline: $(VENV)/run.stamp
 docs: $(VENV)/run.stamp
 	$(BIN)/python docs/make_cli.py
 
+constraints:
+	rm -rf .venv-constraints && $(PYTHON) -m venv .venv-constraints
+	.venv-constraints/bin/pip install -q torch
+	.venv-constraints/bin/pip install -q -e '.[dev,ray]'
+	head -1 constraints.txt > constraints.new
+	.venv-constraints/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.new
+	mv constraints.new constraints.txt && rm -rf .venv-constraints
+
+audit: $(VENV)/run.stamp
+	$(BIN)/pip install -q pip-audit
+	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt
+
 clean:
 	rm -rf $(VENV) runs
 
@@ -43,4 +55,8 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/slow.stamp: $(VENV)/dev.stamp
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,ray]'
 	touch $@

@@ -137,6 +137,16 @@ def show(one: dict[str, Any]) -> None:
     print(f"{one['n']:>9,} rows  {rates}  peak {one['peak_rss_mib']:,.0f} MiB", flush=True)
 
 
+def markdown(result: dict[str, Any]) -> str:
+    """The table of docs/reliability.md."""
+    lines = ["| trajectories | grade | score (random) | prune | dataset | peak resident |", "|" + " --: |" * 6]
+    for one in result["sizes"]:
+        rates = " | ".join(f"{one['rows_per_s'][stage]:,.0f}/s" for stage in STAGES)
+        lines.append(f"| {one['n']:,} | {rates} | {one['peak_rss_mib']:,.0f} MiB |")
+    growth = " | ".join(f"{result['growth'][stage]:.2f}" for stage in STAGES)
+    return "\n".join([*lines, f"| exponent of CPU time | {growth} | |"]) + "\n"
+
+
 def main() -> None:
     """Run the sizes, print a line each, write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -156,6 +166,7 @@ def main() -> None:
     result = report(sizes)
     for stage, exponent in result["growth"].items():
         print(f"{stage}: CPU time grows with rows^{exponent} between the two largest sizes")
+    print(markdown(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -12,9 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "tokenskip"
 LAYERS = (
-    ("errors", "types", "progress"),
+    ("errors", "types", "progress", "ranks"),
     ("arms", "config", "ratio_map"),
-    ("answers", "atoms", "equations", "jsonl", "metrics", "prompts", "prune", "split", "stats", "verifier"),
+    ("answers", "atoms", "equations", "estimate", "jsonl", "metrics", "prompts", "prune", "split", "stats", "verifier"),
     ("embedded", "grade", "grade_worker", "models", "plugins", "server", "store"),
     ("backends", "scorers", "tasks"),
     ("dataset", "distill", "doctor", "engine", "evaluate", "export", "generate", "merge", "train"),
@@ -26,6 +26,7 @@ LAYERS = (
     ("console", "dryrun", "files", "preview", "rules"),
     ("commands",),
     ("cli", "__init__"),
+    ("__main__",),
 )
 """From the bottom up. A module imports from its own layer and from those below, never from above."""
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -172,6 +172,8 @@ def test_a_dry_run_shows_everything_and_runs_nothing(
     assert call(monkeypatch, "run", file, "--dry-run", "--out", tmp_path / "run", "--limit", "3") == 0
     shown = capsys.readouterr().out
     assert "3 training problems" in shown
+    assert "estimate for 36k parameters" in shown  # read from the headers of the weights
+    assert "GPU-hours of an H100 (generate" in shown
     assert '"scorer": "surprisal"' in shown
     assert not (tmp_path / "run").exists()
 

@@ -139,7 +139,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         read_manifest(tmp_path)
     for text in ("{", "[]", "{}", json.dumps({"format": 99, "config": {}})):
         (tmp_path / "config.json").write_text(text)
-        with pytest.raises(RunError, match=r"config\.json (cannot be read|was not written by this tokenskip)"):
+        with pytest.raises(RunError, match=r"config\.json (cannot be read|was (not )?written by tokenskip)"):
             open_with(tmp_path)
 
 

@@ -5,6 +5,7 @@ A user's mistake is one line on standard error and exit code 2; an interrupted r
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +34,9 @@ app = typer.Typer(
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """click's `UsageError`, of the click that this typer uses: newer ones bring their own."""
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)
+"""A disk that is full, read-only or failing, or a file that somebody removed: not bugs, wherever they are met."""
+
 
 def main() -> None:
     """Entry point of the `tokenskip` script."""
@@ -50,6 +54,11 @@ def main() -> None:
         _fail("stopped; everything computed is kept: the same command goes on from here", 130)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS or (not error.filename and error.errno == errno.ENOENT):
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        _fail(f"cannot use the file{where}: {error.strerror}; what is written is kept, the same command goes on", 2)
 
 
 @app.command()

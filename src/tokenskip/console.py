@@ -5,6 +5,8 @@ A command's module imports from here; `cli` registers it and is the only place t
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from tokenskip.errors import ConfigError, RunError, TokenskipError
+from tokenskip.ranks import rank, world
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value over the recipe; may repeat.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder (default: runs/NAME).")]
@@ -73,15 +76,42 @@ def bars() -> Iterator[Any]:
         TimeRemainingColumn(),
     )
     quiet()
-    with RichProgress(*columns, console=Console(stderr=True)) as bars:
-        yield _Bars(bars)
+    with RichProgress(*columns, console=Console(stderr=True, quiet=bool(rank()))) as bars:
+        shown = _Bars(bars)
+        with _stopping(shown):
+            yield shown
+
+
+@contextmanager
+def _stopping(shown: _Bars) -> Iterator[None]:
+    """The first Ctrl-C or termination ends the run after the batch in flight, the second one at once.
+
+    Not in one of several launched processes: those have to stop together, which is their launcher's business.
+    """
+    if world() > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        if shown.stopping:
+            raise KeyboardInterrupt
+        shown.stopping = True
+        shown.bars.console.print("stopping after the batch in flight; once more stops at once")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Bars:
-    """Our `Progress` on rich."""
+    """Our `Progress` on rich. Once it is `stopping`, the next report of a stage ends the run."""
 
     def __init__(self, bars: Any) -> None:
         self.bars = bars
+        self.stopping = False
 
     @contextmanager
     def stage(self, name: str, total: int | None) -> Iterator[Any]:
@@ -92,6 +122,8 @@ class _Bars:
             if total is not None:
                 self.bars.update(task, total=total)
             self.bars.advance(task, n)
+            if self.stopping:
+                raise KeyboardInterrupt
 
         try:
             yield advance
@@ -118,5 +150,6 @@ def quiet() -> None:
 
 
 def say(text: str) -> None:
-    """One line for the user."""
-    print(text)
+    """One line for the user, from the first of several launched processes."""
+    if not rank():
+        print(text)

@@ -20,8 +20,10 @@ from rich.panel import Panel
 from rich.text import Text
 
 from tokenskip import plugins
+from tokenskip.arms import rows_of
 from tokenskip.config import ModelConfig, RunConfig
 from tokenskip.errors import DataError
+from tokenskip.estimate import Job, count_parameters, line
 from tokenskip.models import is_here, load_tokenizer, resolve_model
 from tokenskip.objects import check_backend, check_scorer
 from tokenskip.prompts import Prompts
@@ -78,6 +80,25 @@ def dry_run(config: RunConfig) -> None:
     prompts = Prompts(load_tokenizer(config.model if here else ModelConfig()), config.prompt)
     lengths = [_show(console, prompts, one, ratio) for one, ratio in zip(train.first, _ratios(config), strict=False)]
     console.print(_sizes(config, train.n, test.n, max(lengths)), highlight=False, soft_wrap=True)
+    if train.n and test.n:
+        console.print(line(_job(config, train.n, test.n, max(lengths), Path(source))), soft_wrap=True)
+
+
+def _job(config: RunConfig, n_train: int, n_test: int, n_prompt: int, source: Path) -> Job:
+    """The run's size for the estimate: half the cap for a completion, and 8B parameters where they are not known."""
+    ratios = config.prune.ratios
+    return Job(
+        n_train=n_train,
+        n_parameters=count_parameters(source) or Job(n_train=1).n_parameters,
+        prompt_tokens=n_prompt,
+        completion_tokens=config.generate.max_new_tokens // 2,
+        samples=config.generate.samples,
+        rows_per_chain=len(ratios) if config.prune.per_trajectory == "all" else 1,
+        kept=sum(ratios) / len(ratios),
+        epochs=config.train.epochs,
+        n_test=n_test,
+        n_arms=len(list(rows_of(config.chosen_arms(), config.evaluate.ratios))),
+    )
 
 
 def _ratios(config: RunConfig) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ Names become objects in `tokenskip.objects`; stages receive objects.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,6 +32,7 @@ from tokenskip.grade import grade_trajectory
 from tokenskip.job import Run as Run
 from tokenskip.objects import check_arms, check_scorer, make_scorer
 from tokenskip.prune import corpus_thresholds, draw_ratio, prune_trajectory
+from tokenskip.ranks import alone, rank
 from tokenskip.rounds import first_weights, run_rounds
 from tokenskip.store import (
     ADAPTER,
@@ -101,10 +103,12 @@ def grade(job: Run) -> None:
     """Stage 2."""
     completions = map(trajectory_from_row, read_rows(job.folder.require(COMPLETIONS)))
 
-    def work(window: Sequence[Trajectory]) -> list[Row]:
-        return [trajectory_row(grade_trajectory(one, job.task)) for one in window]
+    _grow(job, TRAJECTORIES, completions, grading, SCORE_WINDOW, "grade")
 
-    _grow(job, TRAJECTORIES, completions, lambda: work, SCORE_WINDOW, "grade", here=True)
+
+def grading(job: Run) -> Work:
+    """The work of stage 2: ungraded trajectories -> rows of `trajectories.jsonl`."""
+    return lambda window: [trajectory_row(grade_trajectory(one, job.task)) for one in window]
 
 
 def score(job: Run) -> None:
@@ -182,22 +186,19 @@ def prune(job: Run) -> None:
 
 def prune_chains(job: Run) -> None:
     """Stage 4: every correct chain cut to its ratios."""
-    settings = job.config.prune
     _need_correct(job)
     job.folder.require(SCORES)
+    _grow(job, PRUNED, job.folder.trajectories(SCORES), pruning, SCORE_WINDOW, "prune")
 
-    def make() -> Callable[[Sequence[Trajectory]], list[Row]]:
-        thresholds = None
-        if settings.cut == "corpus":
-            scored = ((one.cot, one.scores) for one in job.folder.trajectories(SCORES) if one.scores)
-            thresholds = corpus_thresholds(scored, settings.ratios, job.count, settings)
 
-        def work(window: Sequence[Trajectory]) -> list[Row]:
-            return [pruned_row(_prune_one(job, one, thresholds)) for one in window]
-
-        return work
-
-    _grow(job, PRUNED, job.folder.trajectories(SCORES), make, SCORE_WINDOW, "prune", here=True)
+def pruning(job: Run) -> Work:
+    """The work of stage 4: scored trajectories -> rows of `pruned.jsonl`."""
+    settings = job.config.prune
+    thresholds = None
+    if settings.cut == "corpus":
+        scored = ((one.cot, one.scores) for one in job.folder.trajectories(SCORES) if one.scores)
+        thresholds = corpus_thresholds(scored, settings.ratios, job.count, settings)
+    return lambda window: [pruned_row(_prune_one(job, one, thresholds)) for one in window]
 
 
 def write_dataset(job: Run) -> None:
@@ -236,13 +237,22 @@ def train_control(job: Run) -> None:
     control_score = job.config.score.model_copy(update={"scorer": "random", "model": None, "options": {}})
     changes = {"name": CONTROL, "score": control_score, "engine": EngineConfig(), "rounds": RoundsConfig()}
     config = job.config.model_copy(update=changes)
+    while rank() and not (path / TRAIN).exists():  # the first of several launched processes prepares it for all
+        time.sleep(0.5)
     with Run(path, config, job.progress) as control:
-        for name in (COMPLETIONS, TRAJECTORIES):
-            if not control.folder.file(name).exists():
-                copy_atomically(job.folder.file(name), control.folder.file(name))
+        if not rank():
+            _prepare_control(job, control)
+        train(control)
+
+
+def _prepare_control(job: Run, control: Run) -> None:
+    """Score and prune by chance what the run has generated."""
+    for name in (COMPLETIONS, TRAJECTORIES):
+        if not control.folder.file(name).exists():
+            copy_atomically(job.folder.file(name), control.folder.file(name))
+    with alone():
         score(control)
         prune(control)
-        train(control)
 
 
 def evaluate(job: Run) -> None:
@@ -318,15 +328,12 @@ def _grow(
     job: Run,
     name: str,
     inputs: Iterable[Any],
-    make: Callable[..., Work],
+    make: Callable[[Run], Work],
     window: int,
     title: str,
     total: int | None = None,
-    *,
-    here: bool = False,
 ) -> int:
-    """Let a file of the run grow by the work that `make` builds of a job, in the engine or, with `here`, in place."""
-    mapper = None if here else job.map
+    """Let a file of the run grow by the work that `make` builds of a job, wherever the engine has that done."""
     return job.folder.grow(
-        name, inputs, make, window=window, progress=job.progress, title=title, total=total, mapper=mapper
+        name, inputs, make, window=window, progress=job.progress, title=title, total=total, mapper=job.map
     )

@@ -8,6 +8,7 @@ the bytes come out equal. One process at a time holds a folder.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -24,9 +25,10 @@ from typing import Any, TextIO, TypeVar
 
 from pydantic import ValidationError
 
-from tokenskip.config import RunConfig
-from tokenskip.errors import RunError, StageError
+from tokenskip.config import RunConfig, check_config
+from tokenskip.errors import ConfigError, RunError, StageError
 from tokenskip.progress import Progress
+from tokenskip.ranks import rank, world
 from tokenskip.types import Grade, Pruned, Scores, Span, Trajectory
 
 Row = dict[str, Any]
@@ -81,6 +83,8 @@ class RunFolder:
         self._lock: TextIO | None = None
 
     def __enter__(self) -> RunFolder:
+        if rank():  # one of several training processes: the first holds the folder for all
+            return self
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
@@ -98,7 +102,9 @@ class RunFolder:
     def _take_lock(self, lock: TextIO) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise RunError(f"cannot lock the run folder {self.path}: {error.strerror}; use another disk") from None
             lock.seek(0)
             holder = lock.read().strip() or "an unknown process"
             raise RunError(f"the run folder {self.path} is in use by {holder}: wait for it, or stop it") from None
@@ -162,6 +168,8 @@ class RunFolder:
         windows)` says where that happens, several windows at a time perhaps, and gives the rows of each window in
         order; by default one after the other, here. What a window gives behind its rows goes to the file `notes`.
         """
+        if world() > 1:
+            raise RunError(f"{title}: only `tokenskip train` runs in several launched processes; see engine=ray")
         file = self.path / name
         done = repair(file)
         stream = iter(inputs)
@@ -230,10 +238,10 @@ def in_turn(make: Callable[[], Work], windows: Iterable[Sequence[Any]]) -> Itera
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """`config.json` of a run folder.
+    """`config.json` of a run folder; settings that are newer than it have their defaults.
 
     Raises:
-        RunError: there is none, it is not readable, or a newer tokenskip wrote it.
+        RunError: there is none, it is not readable, or a tokenskip wrote it whose settings this one cannot read.
     """
     file = path / "config.json"
     try:
@@ -242,8 +250,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is not a run folder (it has no config.json): start one with `tokenskip run`") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{file} cannot be read: {error}") from None
-    if not isinstance(manifest, dict) or "config" not in manifest or manifest.get("format", 0) > FORMAT:
-        raise RunError(f"{file} was not written by this tokenskip or an older one: update, or choose another --out")
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("config"), dict):
+        raise RunError(f"{file} was not written by tokenskip: choose another --out")
+    writer = (manifest.get("versions") or {}).get("tokenskip") or "of another version"
+    apart = f"{file} was written by tokenskip {writer}, and this is {version('tokenskip')}"
+    if manifest.get("format", 0) > FORMAT:
+        raise RunError(f"{apart}, which cannot read it: update, or choose another --out")
+    try:
+        manifest["config"] = check_config(manifest["config"], str(file)).model_dump(mode="json")
+    except ConfigError as error:
+        raise RunError(f"{apart}, with settings that do not fit: {error}. Use that version, or another --out") from None
     return manifest
 
 

@@ -1,0 +1,12 @@
+# GPU image. `docker build -t tokenskip .`; `docker run --gpus all -v "$PWD/runs:/runs" tokenskip demo --out /runs/demo`
+# torch from PyPI brings its CUDA libraries, so the base needs only the driver that `--gpus` mounts.
+FROM python:3.11-slim
+ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
+WORKDIR /opt/tokenskip
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY src src
+RUN pip install -c constraints.txt '.[ray]'
+RUN useradd --create-home tokenskip && mkdir /runs && chown tokenskip /runs
+USER tokenskip
+WORKDIR /runs
+ENTRYPOINT ["tokenskip"]
