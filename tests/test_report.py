@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
-import shutil
-import subprocess
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import CHROMIUM, Browser
 
-from tokenskip import metrics, report
+from tokenskip import metrics, pictures, report
 from tokenskip.errors import DataError, RunError
-from tokenskip.types import Grade, Trajectory
+from tokenskip.importance import word_key, word_levels
+from tokenskip.segments import sample_view
+from tokenskip.types import Grade, Scores, Span, Trajectory
 
-EVIL = '<script>document.title="pwned"</script><img src=x onerror="document.title=1">'
+EVIL = '</script><script>document.title="pwned"</script><img src=x onerror="document.title=1">'
 COT = (
     "First, let me see what happened.\nStep 1: Tom starts with 12 apples, so he has 12.\n"
     "Step 2: He gives away 5, which means that 12 - 5 = 7 are left.\nStep 3: He buys 3 more, so 7 + 3 = 10."
@@ -69,9 +72,17 @@ def make_results() -> dict[str, Any]:
     for i in range(30):
         both = {
             "original": {"correct": i % 7 != 0, "n_cot_tokens": 120 + i, "output": f"{COT} number {i}"},
-            "tokenskip 0.6": {"correct": i % 5 != 0, "n_cot_tokens": 70, "output": "short"},
+            "tokenskip 0.6": {"correct": i % 5 != 0, "n_cot_tokens": 70, "output": f"Step 2: 12 - 5 = 7 leaves {EVIL}"},
         }
-        problems.append({"id": f"p{i}", "question": f"Problem {i}: {EVIL}", "gold": "10", "level": None, "arms": both})
+        problems.append(
+            {
+                "id": "../../x" if i == 3 else f"p{i}",
+                "question": f"Problem {i}: {EVIL}",
+                "gold": "10",
+                "level": None,
+                "arms": both,
+            }
+        )
     results = {
         "run": "embedded",
         "tokenskip_version": "0.1.0",
@@ -89,6 +100,7 @@ def make_results() -> dict[str, Any]:
         "samples": [{"id": "a", **sample}, {"id": EVIL, **sample, "question": "Another " + EVIL}],
         "problems": problems,
     }
+    results["word_levels"] = {"apples": 4, "0": 3, "first": 0, EVIL: 2}
     return results | {"warnings": [*metrics.warnings(results), f"planted {EVIL}"]}
 
 
@@ -195,7 +207,7 @@ def test_the_smallest_results(tmp_path: Path) -> None:
 
 
 def test_segments_are_the_cot() -> None:
-    sample = report.sample_view(make_results()["samples"][0])
+    sample = sample_view(make_results()["samples"][0])
     assert "".join(segment.text for segment in sample["segments"]) == COT
     assert sample["ratios"][sample["shown"]] == "0.6"
     bit = sample["ratios"].index("1.0")
@@ -204,7 +216,7 @@ def test_segments_are_the_cot() -> None:
 
 
 def test_wrapping_keeps_every_character() -> None:
-    placed, _ = report._wrap([(COT, True), ("x" * 200, False)], 40, 0)
+    placed, _ = pictures._wrap([(COT, True), ("x" * 200, False)], 40, 0)
     assert "".join(text for _, _, text, _ in placed) == COT.replace("\n", "") + "x" * 200
     assert all(column + len(text.rstrip()) <= 40 for _, column, text, _ in placed)
 
@@ -232,82 +244,222 @@ def test_the_summary_tells_the_truth() -> None:
     assert "may well be chance" in report.summary(results)
 
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+def test_the_terminal_table_fits_80_columns() -> None:
+    from rich.console import Console
 
-# Drives the page as a person would and leaves what it saw behind in the document.
-PROBE = """
-<script>
-const seen = { errors: window.planted, title: document.title };
-const heads = [...document.querySelectorAll("#arms thead button")];
-const click = (title) => heads.find((button) => button.textContent === title).click();
-const column = (k) => [...document.querySelectorAll("#arms tbody tr")].map((row) => row.cells[k].dataset.v);
-click("Accuracy"); seen.ascending = column(2).map(Number);
-click("Accuracy"); seen.descending = column(2).map(Number);
-click("p"); seen.missing = column(4);
-const found = () => document.getElementById("found").textContent;
-const set = (id, value, event) => {
-  const node = document.getElementById(id); node.value = value; node.dispatchEvent(new Event(event, { bubbles: true }));
-};
-seen.all = found();
-set("flip", "lost", "change"); seen.lost = found();
-set("search", "number 5", "input"); seen.search = found();
-set("flip", "all", "change"); set("search", "", "input");
-document.querySelector("#problems details").open = true;
-seen.dots = document.querySelectorAll("#curve .dot").length;
-document.querySelector('#legend input[value="truncation"]').click();
-seen.fewer = document.querySelectorAll("#curve .dot").length;
-const keptPieces = () => document.querySelectorAll(".sample .cot .k").length;
-seen.kept = keptPieces(); document.querySelector('.sample input[type="radio"]').click(); seen.keptAtHalf = keptPieces();
-seen.radios = document.querySelectorAll('.sample:first-of-type input[type="radio"]:checked').length;
-document.querySelector("#curve .dot").dispatchEvent(new Event("focus"));
-seen.tip = document.getElementById("tip").textContent;
-seen.wide = document.documentElement.scrollWidth > innerWidth;
-setTimeout(() => {
-  seen.sideBySide = document.querySelectorAll("#problems details[open] article").length;
-  const out = document.createElement("pre"); out.id = "probe"; out.textContent = JSON.stringify(seen);
-  document.body.append(out);
-}, 50);
-</script>
-"""
+    results = make_results()
+    results["arms"][3] |= {"arm": "an_arm_of_the_users_own_with_[bold]a name", "difference": float("nan")}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(report.terminal_table(results))
+    lines = console.export_text().splitlines()
+    rows_shown = [line for line in lines if "–" in line]
+    assert len(rows_shown) == len(results["arms"]), "one line an arm: nothing folds"
+    assert max(map(len, lines)) <= 80
+    assert re.search(
+        r"original +– +97\.0% +94\.8–98\.3 +– +128\.5 +1\.00", console.export_text(clear=False) or "\n".join(lines)
+    )
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
-@pytest.mark.parametrize("width", [1280, 500])
-def test_in_a_browser(run_dir: Path, tmp_path: Path, width: int) -> None:
-    text = (run_dir / "report.html").read_text(encoding="utf-8")
-    listener = "<script>window.planted=[];addEventListener('error',e=>planted.push(e.message));</script>"
-    driven = text.replace("<style>", listener + "<style>", 1).replace("</body>", PROBE + "</body>")
-    page = tmp_path / "driven.html"
-    page.write_text(driven, encoding="utf-8")
-    quiet = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-sync",
-        "--enable-logging=stderr",
-        "--v=0",
-        *quiet,
+def test_the_figures_at_the_top() -> None:
+    results = make_results()
+    shown = {what: (value, note) for what, value, note in report.tiles(results)}
+    assert shown["Reasoning tokens"] == ("−40%", "asked for γ = 0.6")
+    assert shown["Accuracy, points"] == ("−2.0", "97.0% → 95.0%")
+    assert "Time per answer" not in shown, "the original was not timed"
+    timed = [
+        arm | {"latency_s": 0.04, "latency_batch_size": 64} if arm["arm"] == "original" else arm
+        for arm in results["arms"]
     ]
-    place = [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", "--virtual-time-budget=3000"]
-    command = [str(BROWSER), *options, *place, "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr
-    match = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert match, "the script on the page stopped early"
-    seen = json.loads(match[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
-    assert seen["errors"] == []
-    assert seen["title"] == "embedded – TokenSkip report", "text from data has not run"
-    assert seen["ascending"] == sorted(seen["ascending"])
-    assert seen["descending"] == seen["ascending"][::-1] or seen["descending"] == sorted(seen["ascending"])[::-1]
-    assert seen["missing"][-1] == "", "the original has no p-value and stays last"
-    assert seen["all"] == "30 of 30 problems"
-    assert seen["lost"] == "5 of 30 problems"
-    assert seen["search"] == "1 of 30 problems"
-    assert seen["fewer"] == seen["dots"] - 5
-    assert seen["keptAtHalf"] < seen["kept"]
-    assert seen["radios"] == 1
-    assert seen["tip"]
-    assert seen["sideBySide"] == 2
-    assert not seen["wide"], "no sideways scrolling"
+    assert ("Time per answer", "−50%", "40 → 20 ms, batch 64") in report.tiles({"arms": timed})
+    assert report.tiles({"arms": timed[1:]}) == []
+
+
+def test_words_have_the_mean_rank_of_their_places() -> None:
+    spans = (Span(0, 4, 0.1), Span(5, 7, 9.0), Span(8, 11, 5.0))
+    one = Trajectory(id="a", question="", gold="", cot="well 12 are", scores=Scores(scorer="s", spans=spans))
+    other = Trajectory(
+        id="b", question="", gold="", cot="Well, 7", scores=Scores(scorer="s", spans=(Span(0, 5, 1.0), Span(6, 7, 2.0)))
+    )
+    levels = word_levels([one, other], ["WELL (345) are unknown", "="])
+    assert list(levels) == ["0", "are", "well"], "numbers are one word; unknown words and bare marks have no level"
+    assert levels["well"] < levels["are"] < levels["0"]
+    assert word_key("(+12.50,") == "0.0"
+    assert word_levels([], ["a"]) == {}
+
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as one:
+        yield one
+
+
+@pytest.fixture
+def page(browser: Browser, run_dir: Path) -> Iterator[Browser]:
+    """The report in a browser; whatever a test does to it, nothing may go wrong in its console."""
+    browser.errors.clear()
+    browser.open((run_dir / "report.html").as_uri())
+    yield browser
+    assert browser.errors == []
+
+
+CLICK = """(title) => [...document.querySelectorAll("#arms thead button")]
+  .find((one) => one.textContent === title).click()"""
+COLUMN = """(title) => {
+  const at = [...document.querySelectorAll("#arms thead button")].findIndex((one) => one.textContent === title);
+  return [...document.querySelectorAll("#arms tbody tr")].map((row) => row.cells[at].dataset.v);
+}"""
+SET = """(id, value) => {
+  const node = document.getElementById(id); node.value = value;
+  for (const kind of ["input", "change"]) node.dispatchEvent(new Event(kind, { bubbles: true }));
+}"""
+FOUND = "document.getElementById('found').textContent"
+
+
+@needs_browser
+def test_sorting(page: Browser) -> None:
+    before = page.run(f"({COLUMN})('Accuracy')")
+    page.run(f"({CLICK})('Accuracy')")
+    ascending = [float(value) for value in page.run(f"({COLUMN})('Accuracy')")]
+    assert ascending == sorted(map(float, before)) != [float(value) for value in before]
+    page.run(f"({CLICK})('Accuracy')")
+    assert [float(value) for value in page.run(f"({COLUMN})('Accuracy')")] == ascending[::-1]
+    page.run(f"({CLICK})('Verdict')")
+    assert page.run(f"({COLUMN})('Verdict')")[-1] == "", "the original has no p-value and stays last"
+    page.run(f"({CLICK})('Verdict')")
+    assert page.run(f"({COLUMN})('Verdict')")[-1] == ""
+    page.run(f"({CLICK})('Arm')")
+    names = page.run(f"({COLUMN})('Arm')")
+    assert names == sorted(names)
+    assert page.run("document.querySelectorAll('th[aria-sort]').length") == 1
+
+
+@needs_browser
+def test_the_problem_browser(page: Browser) -> None:
+    assert page.run(FOUND) == "30 of 30 problems"
+    count = "document.querySelectorAll('#problems details').length"
+    assert page.run(count) == 20
+    page.run("document.getElementById('more').click()")
+    assert page.run(count) == 30
+    assert page.run("document.getElementById('more').hidden")
+    page.run(f"({SET})('flip', 'lost')")
+    assert page.run(FOUND) == "5 of 30 problems"
+    page.run(f"({SET})('search', 'number 5')")
+    assert page.run(FOUND) == "1 of 30 problems"
+    page.run(f"({SET})('flip', 'all'); ({SET})('search', '../../x')")
+    assert page.run(FOUND) == "1 of 30 problems"
+    page.run("document.querySelector('#problems details').open = true")
+    chains = page.wait_for("[...document.querySelectorAll('#problems .chain')].map((one) => one.textContent)")
+    assert chains == [f"{COT} number 3", f"Step 2: 12 - 5 = 7 leaves {EVIL}"], "the texts are whole, and only texts"
+    pieces = page.run(
+        "[...document.querySelectorAll('#problems .chain span')].map((one) => [one.textContent.trim(), one.className])"
+    )
+    assert ["12", "k i3"] in pieces, "in both chains, as important as numbers are"
+    assert ["apples,", "s"] in pieces, "skipped"
+    assert ["leaves", "new"] in pieces, "said anew"
+    page.run(f"({SET})('search', 'no such words')")
+    assert page.run(FOUND) == "0 of 30 problems"
+
+
+@needs_browser
+def test_charts_and_samples(page: Browser) -> None:
+    dots = "document.querySelectorAll('#curve .dot').length"
+    every = page.run(dots)
+    assert every == len(make_arms())
+    page.run("document.querySelector('#legend input[value=truncation]').click()")
+    assert page.run(dots) == every - 5
+    page.run("document.querySelector('[data-choose=few]').click()")
+    assert page.run(dots) == 1 + len(RATIOS)
+    at = page.run(
+        "(() => { const dot = document.querySelector('#curve .dot'); dot.scrollIntoView({ block: 'center' });"
+        "const b = dot.getBoundingClientRect();"
+        "return [b.x + b.width / 2 + 9, b.y + b.height / 2]; })()"
+    )
+    page.send("Input.dispatchMouseEvent", type="mouseMoved", x=at[0], y=at[1])
+    assert "CoT tokens" in page.wait_for(
+        "document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent"
+    )
+    page.press("Escape")
+    assert page.run("document.getElementById('tip').hidden")
+    kept = "document.querySelectorAll('.sample .cot .k').length"
+    before = page.run(kept)
+    page.run("document.querySelector('.sample input[type=radio]').click()")
+    assert page.run(kept) < before
+    assert page.run("document.querySelectorAll('.sample:first-of-type input[type=radio]:checked').length") == 1
+
+
+@needs_browser
+def test_the_keyboard_is_enough(page: Browser) -> None:
+    page.press("Tab")
+    assert page.run("document.activeElement.textContent") == "Skip to the results"
+    page.run("document.querySelector('#curve .dot').focus()")
+    assert "97.0% right" in page.run("document.getElementById('tip').textContent")
+    page.run("document.querySelector('#arms thead button').focus()")
+    page.press("Tab")
+    page.press("Enter")
+    assert page.run("document.querySelector('th[aria-sort]').textContent") == "γ"
+    page.run("document.querySelector('#problems summary').focus()")
+    page.press("Enter")
+    assert page.wait_for("document.querySelectorAll('#problems details[open] article').length") == 2
+    page.run("document.getElementById('columns').focus()")
+    page.press("Space")
+    assert page.run("getComputedStyle(document.querySelector('#arms td.more')).display") == "table-cell"
+
+
+@needs_browser
+def test_hostile_text_is_inert(page: Browser) -> None:
+    page.run("document.querySelectorAll('#problems details').forEach((one) => { one.open = true; })")
+    assert page.wait_for("document.querySelectorAll('#problems article').length") == 40
+    assert page.run("document.title") == "embedded – TokenSkip report", "text from data has not run"
+    assert page.run("document.querySelectorAll('img, iframe, object, embed, base, link').length") == 0
+    assert page.run("document.querySelectorAll('script').length") == 2
+    assert EVIL in page.run("document.body.innerText")
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_fits_a_phone_and_reads_in_the_dark(
+    browser: Browser, run_dir: Path, tmp_path: Path, width: int, dark: bool
+) -> None:
+    browser.errors.clear()
+    browser.open((run_dir / "report.html").as_uri(), width=width, dark=dark)
+    browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    browser.wait_for("document.querySelectorAll('#problems article').length")
+    assert browser.run("document.documentElement.scrollWidth") == width, "no sideways scrolling"
+    assert (
+        browser.run("Math.min(...[...document.querySelectorAll('#arms tbody th')].map((one) => one.offsetWidth))") > 90
+    )
+    assert browser.run(f"({CONTRAST})()") == [], "WCAG AA: 4.5 to 1"
+    browser.picture(tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 50_000
+    assert browser.errors == []
+
+
+# [text, ratio] of every piece of text whose contrast with what is painted behind it is below 4.5.
+CONTRAST = """() => {
+  const parse = (text) => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+  const over = (top, below) => [0, 1, 2].map((i) => top[i] * top[3] + below[i] * (1 - top[3])).concat(1);
+  const behind = (node) => {
+    const layers = [];
+    for (let at = node; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
+    return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255, 1]);
+  };
+  const light = (colour) => {
+    const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = colour.slice(0, 3).map((v) => linear(v / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const found = [];
+  const all = "h1, h2, h3, p, li, dt, dd, summary, th button, td, small, .cot span, .chain span, label, pre, .badge";
+  for (const node of document.querySelectorAll(all)) {
+    if (!node.checkVisibility() || !node.textContent.trim()) continue;
+    const below = behind(node), ink = over(parse(getComputedStyle(node).color), below);
+    const [a, b] = [light(ink), light(below)].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) found.push([node.textContent.slice(0, 30), node.className, ratio]);
+  }
+  return found.slice(0, 5);
+}"""

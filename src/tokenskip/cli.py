@@ -186,17 +186,13 @@ def _run_all(config: Any, out: Path) -> None:
 
 def _show_results(path: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    from tokenskip.report import TABLE_HEADER, table_rows
+    from tokenskip.report import terminal_table
     from tokenskip.results import load_results
 
     results = load_results(path)
-    table = Table(*TABLE_HEADER, title=f"{results['run']}: {results['arms'][0]['n']} problems")
-    for row in table_rows(results):
-        table.add_row(*row)
     console = Console()
-    console.print(table)
+    console.print(terminal_table(results))
     for warning in results["warnings"]:
         console.print(f"! {warning}", style="yellow", markup=False, highlight=False)
     console.print(f"report: {path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

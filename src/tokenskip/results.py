@@ -14,6 +14,7 @@ from typing import Any
 from tokenskip.arms import ARMS, label
 from tokenskip.errors import RunError, StageError
 from tokenskip.evaluate import read_arm, read_timings, rows_of
+from tokenskip.importance import word_levels
 from tokenskip.metrics import summarise_arm, warnings
 from tokenskip.store import (
     EVAL,
@@ -63,6 +64,7 @@ def write_results(folder: RunFolder) -> dict[str, Any]:
         "samples": _samples(folder, finished),
         "problems": _problems(finished),
     }
+    results["word_levels"] = _word_levels(folder, results["problems"])
     results["warnings"] = warnings(results)
     write_atomically(folder.file(RESULTS), json.dumps(results, ensure_ascii=False, indent=1) + "\n")
     return results
@@ -150,6 +152,14 @@ def _problems(finished: dict[str, list[Trajectory]]) -> list[Row]:
         }
         for i in order[:N_PROBLEMS]
     ]
+
+
+def _word_levels(folder: RunFolder, problems: Sequence[Row]) -> dict[str, int]:
+    """How important the run's scorer finds the words of the problems' outputs; empty before anything is scored."""
+    if not folder.file(SCORES).exists():
+        return {}
+    outputs = (shown["output"] for problem in problems for shown in problem["arms"].values())
+    return word_levels((one for one in folder.trajectories(SCORES) if one.scores), outputs)
 
 
 def _shown(one: Trajectory) -> Row:
