@@ -13,13 +13,15 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "tokenskip"
 LAYERS = (
     ("errors", "types", "progress"),
-    ("config",),
-    ("answers", "arms", "atoms", "equations", "jsonl", "metrics", "prompts", "prune", "split", "verifier"),
+    ("arms", "config"),
+    ("answers", "atoms", "equations", "jsonl", "metrics", "prompts", "prune", "split", "verifier"),
     ("embedded", "grade", "grade_worker", "models", "plugins", "server", "store"),
     ("backends", "scorers", "tasks"),
     ("dataset", "distill", "doctor", "engine", "evaluate", "generate", "merge", "train"),
-    ("results", "report", "card", "objects"),
+    ("objects",),
     ("job",),
+    ("controls", "rounds"),
+    ("results", "report", "card"),
     ("pipeline",),
     ("console", "files", "preview", "rules"),
     ("commands",),

@@ -1,36 +1,164 @@
-"""The rows of the evaluation. An arm is a value: which weights, what prompt, how much room to think."""
+"""The rows of the evaluation. An arm is a value: which weights, what prompt, how much room to think.
+
+`ARMS` is the built-in table; a recipe adds its own under `evaluate.define`, with the same fields:
+
+    evaluate:
+      arms: [original, tokenskip, terse]
+      define:
+        terse: {instruction: "Use at most {p}% of the usual words.", dial: true}
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arm:
-    """One way to get an answer.
+WEIGHTS = {
+    "base": "",
+    "tokenskip": ".",
+    "random": "control-random",
+    "full_chain": "control-full-chain",
+    "longer": "control-longer",
+}
+"""Weights by name -> the folder inside the run that holds their `adapter/`; the untouched model has none."""
 
-    `weights`: the untouched model, the TokenSkip adapter, or the control adapter that was trained on randomly pruned
-    chains. `dial`: whether there is one row per ratio. `marker`: whether the ratio is written into the prompt.
-    `cut`: the original's chain is cut off at ratio × token cap; `forced`: an answer is then asked for.
-    """
 
-    name: str
-    about: str
-    weights: Literal["base", "tokenskip", "random"] = "base"
-    instruction: str = ""
-    dial: bool = False
-    marker: bool = False
-    cut: bool = False
-    forced: bool = False
+class Arm(BaseModel):
+    """One way to get an answer: a row of the evaluation, or one row per ratio where it has a dial."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="of letters, digits and _", pattern=r"^[A-Za-z]\w*$")
+    about: str = Field("", description="what the report says about it")
+    weights: str = Field(
+        "base",
+        description="base, tokenskip, random (trained on chains pruned by chance), full_chain (on whole chains only), "
+        "longer (as many tokens as all rounds), round_1, round_2, …, or the path of an adapter folder",
+    )
+    instruction: str = Field("", description="goes behind the question; {p}: percent to leave out, 100 × (1 - ratio)")
+    dial: bool = Field(False, description="one row per ratio")
+    marker: bool = Field(False, description="the ratio is written into the prompt, as in training")
+    calibrated: bool = Field(False, description="the marker is the one that `tokenskip calibrate` found for the ratio")
+    cut: bool = Field(False, description="the original's chain, cut off at ratio × token cap")
+    forced: bool = Field(False, description="a chain that was cut off is then made to answer")
+    length: Literal["full", "paper"] | None = Field(
+        None, description="token cap: the full one, or ratio × cap as in the paper; None: as evaluate.length says"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Arm:
+        problem = None
+        if (self.marker or self.cut or "{p}" in self.instruction) and not self.dial:
+            problem = "marker, cut and {p} need a ratio: set dial: true"
+        elif self.cut and (self.weights != "base" or self.marker or self.instruction):
+            problem = "cut shortens the original's own chains: no weights, marker or instruction beside it"
+        elif self.forced and not self.cut:
+            problem = "forced needs cut: true"
+        elif self.calibrated and not (self.marker and self.weights == "tokenskip"):
+            problem = "calibrated needs weights: tokenskip and marker: true, which the map was measured with"
+        elif not is_weights(self.weights):
+            allowed = f"{', '.join(WEIGHTS)}, round_1, round_2, …, or the path of an adapter folder"
+            problem = f"unknown weights {self.weights!r}: allowed are {allowed}"
+        if problem:
+            raise ValueError(f"arm {self.name}: {problem}")
+        return self
+
+    def instruction_at(self, ratio: float) -> str:
+        """The instruction, with the percentage of words to leave out at `ratio`."""
+        return self.instruction.replace("{p}", f"{100 * (1 - ratio):.4g}")
+
+    def ratios(self, asked: Sequence[float]) -> Iterator[float]:
+        """The ratios of this arm's rows, descending; 1.0 alone without a dial.
+
+        A chain that is cut at 1, a marker of 1 on the untouched model and a prompt to leave out 0% are no rows.
+        """
+        if not self.dial:
+            yield 1.0
+            return
+        for ratio in sorted(asked, reverse=True):
+            if ratio < 1 or (self.weights != "base" and "{p}" not in self.instruction):
+                yield ratio
+
+
+def is_weights(name: str) -> bool:
+    """Whether `name` stands for weights of a run, or looks like a path."""
+    return name in WEIGHTS or round_number(name) is not None or "/" in name
+
+
+def round_number(weights: str) -> int | None:
+    """2 for `round_2`; None for anything else."""
+    found = re.fullmatch(r"round_(\d+)", weights)
+    return int(found[1]) if found else None
+
+
+def weights_folder(weights: str) -> str:
+    """The folder that holds `adapter/`, relative to the run: `.`, `control-random`, `round-2`."""
+    number = round_number(weights)
+    return WEIGHTS[weights] if number is None else f"round-{number}"
+
+
+def round_arm(number: int) -> Arm:
+    """The arm of an on-policy round's adapter; round 0 is the first fine-tuning."""
+    about = f"fine-tuned on the model's own short chains, round {number}" if number else "fine-tuned on pruned chains"
+    return Arm(name=f"tokenskip_round_{number}", about=about, weights=f"round_{number}", dial=True, marker=True)
+
+
+LC_PROMPT = "Please reduce {p}% of the words in your Chain-of-Thought process."
+"""The paper's length-control prompt (appendix B.3 writes it out for 50%)."""
+
+DEFAULT_ARMS = (
+    "original",
+    "tokenskip",
+    "prompt_be_concise",
+    "marker_only",
+    "truncation",
+    "truncation_forced",
+    "random",
+)
 
 ARMS = {
     arm.name: arm
     for arm in (
         Arm(name="original", about="the untouched model, whole chains"),
         Arm(name="tokenskip", about="fine-tuned on pruned chains", weights="tokenskip", dial=True, marker=True),
+        Arm(
+            name="tokenskip_calibrated",
+            about="tokenskip, asked through the map of `tokenskip calibrate`",
+            weights="tokenskip",
+            dial=True,
+            marker=True,
+            calibrated=True,
+        ),
+        Arm(
+            name="tokenskip_prompt",
+            about="tokenskip and the length-control prompt together",
+            weights="tokenskip",
+            dial=True,
+            marker=True,
+            instruction=LC_PROMPT,
+        ),
+        Arm(
+            name="tokenskip_longer",
+            about="tokenskip trained on as many tokens as all rounds together",
+            weights="longer",
+            dial=True,
+            marker=True,
+        ),
         Arm(name="prompt_be_concise", about='untouched model, "Be concise." in the prompt', instruction="Be concise."),
+        Arm(
+            name="prompt_only_numbers",
+            about='untouched model, "Only use numbers or equations."',
+            instruction="Only use numbers or equations.",
+        ),
+        Arm(
+            name="prompt_abbreviate",
+            about='untouched model, "Abbreviate words as much as possible."',
+            instruction="Abbreviate words as much as possible.",
+        ),
+        Arm(name="prompt_lc", about="untouched model, the length-control prompt", dial=True, instruction=LC_PROMPT),
         Arm(name="marker_only", about="untouched model, the ratio in the prompt", dial=True, marker=True),
         Arm(name="truncation", about="chain cut off at ratio × token cap (paper)", dial=True, cut=True),
         Arm(
@@ -47,6 +175,7 @@ ARMS = {
             dial=True,
             marker=True,
         ),
+        Arm(name="full_chain", about="fine-tuned on whole chains only", weights="full_chain"),
     )
 }
 
@@ -54,3 +183,8 @@ ARMS = {
 def label(arm: Arm, ratio: float) -> str:
     """The name of a row's file and of its entry in reports: `original`, `tokenskip-0.6`."""
     return f"{arm.name}-{ratio}" if arm.dial else arm.name
+
+
+def rows_of(arms: Sequence[Arm], ratios: Sequence[float]) -> Iterator[tuple[Arm, float]]:
+    """(arm, ratio) of every row of the evaluation; 1.0 for arms without a dial."""
+    return ((arm, ratio) for arm in arms for ratio in arm.ratios(ratios))

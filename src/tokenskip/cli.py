@@ -15,6 +15,7 @@ from tokenskip.commands.doctor import doctor
 from tokenskip.commands.merge import merge
 from tokenskip.commands.prune import prune
 from tokenskip.commands.push import push
+from tokenskip.commands.rounds import rounds
 from tokenskip.commands.serve import serve
 from tokenskip.console import Limit, Out, RunDir, Set, bars, quiet, read_recipe, run_stage, say
 from tokenskip.errors import ConfigError, TokenskipError
@@ -114,6 +115,9 @@ app.command()(prune)
 def train(run_dir: RunDir, set_: Set = None) -> None:
     """Stage 6: fine-tune the target model on the pruned chains."""
     run_stage("train", run_dir, None, set_)
+
+
+app.command()(rounds)
 
 
 @app.command()

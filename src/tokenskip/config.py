@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from tokenskip.arms import ARMS, DEFAULT_ARMS, Arm, round_arm, round_number
 from tokenskip.errors import ConfigError, unknown_name
 
 PAPER_RATIOS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -120,25 +121,59 @@ class TrainConfig(Section):
     trainer: dict[str, Any] = Field(default_factory=dict, description="passed to TRL's SFTConfig untouched")
 
 
-ARMS = (
-    "original",
-    "tokenskip",
-    "prompt_be_concise",
-    "marker_only",
-    "truncation",
-    "truncation_forced",
-    "random",
-)
+class RoundsConfig(Section):
+    """On-policy rounds behind the first fine-tuning: train again, from the base, on the tuned model's own short chains.
+
+    Expert iteration as in STaR (arXiv 2203.14465) and ReST (2308.08998); `label: achieved` is hindsight relabelling
+    (1707.01495).
+    """
+
+    count: int = Field(0, ge=0, description="rounds; 0: none. `rounds: 2` means `rounds: {count: 2}`")
+    tolerance: float = Field(0.05, gt=0, le=1, description="how far a chain's achieved ratio may be from its label")
+    label: Literal["asked", "achieved"] = Field(
+        "asked", description="the ratio a chain is trained under: the one asked for, or the nearest to the one achieved"
+    )
+    data: Literal["replace", "join", "fill"] = Field(
+        "fill",
+        description="pruned chains below 1: replaced by the round's, joined by them, or used where the round has none "
+        "(whole chains at ratio 1 always stay)",
+    )
+    temperature: float = Field(0.0, ge=0, description="0: greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
+    samples: int = Field(1, ge=1, description="chains per problem and ratio (above 1 only with a temperature)")
+    keep: int = Field(1, ge=1, description="chains kept per problem and ratio, the nearest to their label first")
+    limit: int | None = Field(None, ge=1, description="sample on the first N training problems; None: all")
+    adopt: bool = Field(
+        True, description="the last round's adapter becomes `adapter/` (the first is kept in `round-0/`)"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        return {"count": given} if isinstance(given, int) and not isinstance(given, bool) else given
 
 
 class EvaluateConfig(Section):
     """Stage 7: all arms on the same problems."""
 
-    arms: tuple[str, ...] = Field(ARMS, description="rows of the evaluation, of: " + ", ".join(ARMS))
+    arms: tuple[str, ...] = Field(
+        DEFAULT_ARMS, description="rows of the evaluation, of: " + ", ".join(ARMS) + ", and your own"
+    )
+    define: dict[str, Arm] = Field(default_factory=dict, description="arms of your own: name -> fields of arms.Arm")
     ratios: tuple[Ratio, ...] = Field(PAPER_RATIOS, min_length=1, description="ratios asked for")
     batch_size: int = Field(64, ge=1, description="prompts decoded together")
     max_new_tokens: int | None = Field(None, ge=1, description="token cap; None: the one of generate")
     latency_samples: int = Field(8, ge=0, description="problems timed one by one per arm; 0: only batched times")
+
+    @field_validator("define", mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        taken = next((name for name in given if name in ARMS or str(name).startswith("tokenskip_round_")), None)
+        if taken is not None:
+            raise ValueError(f"arm {taken!r} is built in: choose another name")
+        return {name: {**arm, "name": name} if isinstance(arm, dict) else arm for name, arm in given.items()}
 
 
 class EngineConfig(Section):
@@ -163,6 +198,7 @@ class RunConfig(Section):
     score: ScoreConfig = ScoreConfig()
     prune: PruneConfig = PruneConfig()
     train: TrainConfig = TrainConfig()
+    rounds: RoundsConfig = RoundsConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     engine: EngineConfig = EngineConfig()
 
@@ -170,6 +206,19 @@ class RunConfig(Section):
     @classmethod
     def _by_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    def known_arms(self) -> dict[str, Arm]:
+        """Every arm that this run can evaluate, by name: the built-in ones, the rounds', the recipe's own."""
+        rounds = self.rounds
+        numbers = range(rounds.count) if rounds.adopt else range(1, rounds.count + 1)
+        own = [round_arm(number) for number in numbers]
+        return {**ARMS, **{arm.name: arm for arm in own}, **self.evaluate.define}
+
+    def chosen_arms(self) -> list[Arm]:
+        """The arms of `evaluate.arms`, and those of the rounds."""
+        known = self.known_arms()
+        rounds = [name for name in known if name.startswith("tokenskip_round_")]
+        return [known[name] for name in dict.fromkeys((*self.evaluate.arms, *rounds))]
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -209,10 +258,24 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
         )
     if "{question}" not in config.prompt.template:
         raise ConfigError(f"{source}: prompt.template must contain {{question}}; given: {config.prompt.template!r}")
-    for arm in config.evaluate.arms:
-        if arm not in ARMS:
-            raise ConfigError(f"{source}: evaluate.arms: {unknown_name('arm', arm, ARMS)}")
+    if config.rounds.samples > 1 and config.rounds.temperature == 0:
+        raise ConfigError(f"{source}: rounds.samples={config.rounds.samples} needs rounds.temperature above 0")
+    _check_arms(config, source)
     return config
+
+
+def _check_arms(config: RunConfig, source: str) -> None:
+    known = config.known_arms()
+    for name in config.evaluate.arms:
+        if name not in known:
+            raise ConfigError(f"{source}: evaluate.arms: {unknown_name('arm', name, known)}")
+    for arm in config.chosen_arms():
+        number = round_number(arm.weights)
+        if (arm.weights == "longer" or number) and not config.rounds.count:
+            raise ConfigError(f"{source}: arm {arm.name} needs rounds: set rounds.count above 0")
+        folder = Path(arm.weights).expanduser()
+        if "/" in arm.weights and not any((folder / f"{kind}config.json").exists() for kind in ("adapter_", "")):
+            raise ConfigError(f"{source}: arm {arm.name}: {arm.weights} is no adapter folder (no adapter_config.json)")
 
 
 def lay_over(values: dict[str, Any], override: str) -> None:
@@ -258,8 +321,11 @@ def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = RunConfig
     prefix = ""
     for part in location[:-1]:
+        prefix = f"{prefix}{part}."
+        if part not in model.model_fields:  # the name of an arm in `evaluate.define`
+            model = Arm
+            continue
         annotation = model.model_fields[str(part)].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        model, prefix = annotation, f"{prefix}{part}."
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
     return [prefix + name for name in model.model_fields]

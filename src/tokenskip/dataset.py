@@ -21,12 +21,26 @@ def training_rows(trajectory: Trajectory, prompts: Prompts) -> Iterator[Row]:
     for cut in trajectory.pruned:
         if cut.rejected:
             continue
-        yield {
-            "id": trajectory.id,
-            "ratio": cut.ratio,
-            "achieved_ratio": round(cut.achieved_ratio, 4),
-            "prompt": list(prompts.messages(trajectory.question)),
-            "completion": [{"role": "assistant", "content": trajectory.head + cut.text + trajectory.tail}],
-            "chat_template_kwargs": ratio_kwargs(cut.ratio),
-            "n_cot_tokens": cut.n_tokens_pruned,
-        }
+        text = trajectory.head + cut.text + trajectory.tail
+        yield _row(trajectory, cut.ratio, cut.achieved_ratio, text, cut.n_tokens_pruned, prompts)
+
+
+def round_row(trajectory: Trajectory, n_cot_tokens: float, prompts: Prompts) -> Row:
+    """The row of a chain that the tuned model wrote itself, under the ratio it stands for.
+
+    `n_cot_tokens`: what the untouched model took for the problem, in tokens.
+    """
+    achieved = trajectory.n_cot_tokens / n_cot_tokens
+    return _row(trajectory, trajectory.ratio, achieved, trajectory.output, trajectory.n_cot_tokens, prompts)
+
+
+def _row(one: Trajectory, ratio: float, achieved: float, text: str, n_cot_tokens: int, prompts: Prompts) -> Row:
+    return {
+        "id": one.id,
+        "ratio": ratio,
+        "achieved_ratio": round(achieved, 4),
+        "prompt": list(prompts.messages(one.question)),
+        "completion": [{"role": "assistant", "content": text}],
+        "chat_template_kwargs": ratio_kwargs(ratio),
+        "n_cot_tokens": n_cot_tokens,
+    }

@@ -53,17 +53,6 @@ class Bench:
         return Sampling(max_new_tokens=self.config.evaluate.max_new_tokens or self.config.generate.max_new_tokens)
 
 
-def rows_of(arms: Sequence[Arm], ratios: Sequence[float]) -> Iterator[tuple[Arm, float]]:
-    """(arm, ratio) of every row; 1.0 for arms without a dial. A chain that is cut at 1 or a marker of 1 is no arm."""
-    for arm in arms:
-        if not arm.dial:
-            yield arm, 1.0
-            continue
-        for ratio in sorted(ratios, reverse=True):
-            if ratio < 1 or arm.weights != "base":
-                yield arm, ratio
-
-
 def run_arm(bench: Bench, arm: Arm, ratio: float) -> None:
     """Complete and grade all problems under one arm; goes on where a killed run stopped."""
     name = label(arm, ratio)
@@ -94,7 +83,7 @@ def answering(bench: Bench, arm: Arm, ratio: float) -> Work:
         if arm.cut:
             done = _cut_off(bench, arm, ratio, items, backend)
         else:
-            prompts = [_prompt(bench, arm, ratio, problem) for problem, _ in items]
+            prompts = [prompt_of(bench, arm, ratio, problem) for problem, _ in items]
             start = time.perf_counter()
             done = _complete(bench, ratio, [problem for problem, _ in items], prompts, backend)
             seconds = time.perf_counter() - start
@@ -121,7 +110,7 @@ def timing(bench: Bench, arm: Arm, ratio: float) -> Work:
     def work(problems: Sequence[Problem]) -> list[Row]:
         times: list[Row] = []
         for problem in problems:
-            prompt = _prompt(bench, arm, ratio, problem)
+            prompt = prompt_of(bench, arm, ratio, problem)
             start = time.perf_counter()
             answer(backend, [prompt], bench.sampling)
             times.append(_timing(arm, ratio, 1, 1, time.perf_counter() - start))
@@ -141,8 +130,10 @@ def read_timings(folder: RunFolder) -> list[Row]:
     return list(read_rows(file)) if file.exists() else []
 
 
-def _prompt(bench: Bench, arm: Arm, ratio: float, problem: Problem) -> Any:
-    return bench.prompts.prompt(problem.question, ratio if arm.marker else 1.0, instruction=arm.instruction)
+def prompt_of(bench: Bench, arm: Arm, ratio: float, problem: Problem) -> Prompt:
+    """What the arm asks the model at `ratio`."""
+    asked = ratio if arm.marker else 1.0
+    return bench.prompts.prompt(problem.question, asked, instruction=arm.instruction_at(ratio))
 
 
 def _complete(

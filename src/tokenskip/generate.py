@@ -31,6 +31,36 @@ def repeat(problems: Iterable[Problem], samples: int) -> Iterator[Problem]:
             yield from (replace(problem, id=f"{problem.id}#{k}") for k in range(samples))
 
 
+def repeat_in_passes(problems: Sequence[Problem], samples: int) -> Iterator[Problem]:
+    """As `repeat`, all problems once, then all of them again: a batch then holds a problem once."""
+    for k in range(samples):
+        yield from (problem if samples == 1 else replace(problem, id=f"{problem.id}#{k}") for problem in problems)
+
+
+def complete_samples(
+    problems: Sequence[Problem],
+    prompts: Sequence[Prompt],
+    backend: Backend,
+    sampling: Sampling,
+    config: PromptConfig,
+    count: TokenCount,
+    samples: int,
+) -> list[Trajectory]:
+    """`complete`, the k-th samples (`#k` in the id) with a seed of their own: equal batches would come out equal."""
+    if samples == 1:
+        return complete(problems, prompts, backend, sampling, config, count)
+    groups: dict[int, list[int]] = {}
+    for i, problem in enumerate(problems):
+        groups.setdefault(int(problem.id.rpartition("#")[2]), []).append(i)
+    done: dict[int, Trajectory] = {}
+    for sample, group in groups.items():
+        seeded = replace(sampling, seed=sampling.seed + sample)
+        chosen = [problems[i] for i in group]
+        rows = complete(chosen, [prompts[i] for i in group], backend, seeded, config, count)
+        done |= zip(group, rows, strict=True)
+    return [done[i] for i in range(len(problems))]
+
+
 def complete(
     problems: Sequence[Problem],
     prompts: Sequence[Prompt],

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenskip import plugins
+from tokenskip.arms import weights_folder
 from tokenskip.config import EngineConfig, RunConfig
 from tokenskip.engine import RayPool, check_engine
 from tokenskip.errors import StageError
@@ -23,9 +24,6 @@ from tokenskip.prompts import Prompts
 from tokenskip.prune import token_counter
 from tokenskip.store import ADAPTER, JOURNAL, Row, RunFolder, Work, in_turn
 from tokenskip.types import Backend, Problem, Task
-
-CONTROL = "control-random"
-"""Sub-folder with the run of the random-pruning arm: the same trajectories, scored by chance."""
 
 
 class Run:
@@ -74,21 +72,36 @@ class Run:
         return self.task.problems(split, limit)
 
     def backend(self, weights: str = "base") -> Backend:
-        """The backend over the untouched model, or over the adapter of this run or of its random control."""
+        """The backend over the weights of an arm; see `arms.Arm.weights`.
+
+        Raises:
+            StageError: an adapter that has not been trained yet.
+        """
         if weights not in self._backends:
             self.free()  # one model in memory at a time
-            adapter = {"base": None, "tokenskip": self.folder.path, "random": self.folder.path / CONTROL}[weights]
-            if adapter is not None:
-                adapter = adapter / ADAPTER
-                if not adapter.exists():
-                    raise StageError(f"{self.folder.path} has no {adapter.relative_to(self.folder.path)}: train first")
             journal = self.folder.file(JOURNAL)
-            self._backends[weights] = make_backend(self.config, self.prompts, adapter, journal)
+            self._backends[weights] = make_backend(self.config, self.prompts, self.adapter(weights), journal)
         return self._backends[weights]
 
     def map(self, make: Callable[[Run], Work], windows: Iterable[Sequence[Any]]) -> Iterable[Sequence[Row]]:
         """The rows of each window, in order, by the work that `make` builds of a job: of this one, or in actors."""
         return self._pool.map(make, windows) if self._pool else in_turn(partial(make, self), windows)
+
+    def adapter(self, weights: str) -> Path | None:
+        """The adapter's folder; None for the untouched model, StageError for one that is not there yet."""
+        if weights == "base":
+            return None
+        if "/" in weights:
+            return Path(weights).expanduser()
+        found = self.folder.path / weights_folder(weights) / ADAPTER
+        if not found.exists():
+            raise StageError(f"{self.folder.path} has no {found.relative_to(self.folder.path)}: train first")
+        return found
+
+    def sub_folder(self, weights: str, **changes: Any) -> RunFolder:
+        """The folder inside this run where other weights are trained, under this configuration with `changes`."""
+        name = weights_folder(weights)
+        return RunFolder(self.folder.path / name, self.config.model_copy(update={"name": name, **changes}))
 
     def free(self) -> None:
         """Let go of every loaded model, and of the actors that hold some."""

@@ -5,6 +5,7 @@
     score      an importance for every part of every right chain         scores.jsonl
     prune      every chain cut to its ratios, then the training rows     pruned.jsonl, train.jsonl
     train      LoRA on `question <eos> ratio <eos> -> pruned chain`      adapter/
+    rounds     the same again on the model's own short chains, if asked  round-1/ ...
     evaluate   all arms on the same problems                             eval/
     report     every number, and a page to open                          results.json, report.html
 
@@ -19,17 +20,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tokenskip.arms import ARMS
-from tokenskip.config import EngineConfig, RunConfig
+from tokenskip.arms import WEIGHTS, rows_of
+from tokenskip.config import EngineConfig, RoundsConfig, RunConfig
+from tokenskip.controls import train_full_chain, train_longer
 from tokenskip.dataset import training_rows
 from tokenskip.errors import StageError
-from tokenskip.evaluate import Bench, rows_of, run_arm, time_arm
+from tokenskip.evaluate import Bench, run_arm, time_arm
 from tokenskip.generate import complete, one_by_one, repeat
 from tokenskip.grade import grade_trajectory
-from tokenskip.job import CONTROL
 from tokenskip.job import Run as Run
 from tokenskip.objects import check_arms, check_scorer, make_scorer
 from tokenskip.prune import corpus_thresholds, draw_ratio, prune_trajectory
+from tokenskip.rounds import first_weights, run_rounds
 from tokenskip.store import (
     ADAPTER,
     COMPLETIONS,
@@ -40,16 +42,17 @@ from tokenskip.store import (
     Row,
     Work,
     copy_atomically,
-    dump_row,
     pruned_row,
     read_rows,
     scores_row,
     trajectory_from_row,
     trajectory_row,
-    write_atomically,
+    write_rows,
 )
 from tokenskip.train import train as train_adapter
 from tokenskip.types import Problem, Sampling, Scores, Trajectory
+
+CONTROL = WEIGHTS["random"]
 
 SCORE_WINDOW = 256
 """Trajectories between two writes of `scores.jsonl`: sorted by length and batched inside, lost at most on a kill."""
@@ -62,6 +65,7 @@ def run(job: Run) -> None:
     score(job)
     prune(job)
     train(job)
+    rounds(job)
     evaluate(job)
     report(job)
 
@@ -200,15 +204,28 @@ def write_dataset(job: Run) -> None:
     """Stage 5: the training rows, written anew as a whole."""
     trajectories = job.folder.trajectories(PRUNED)
     rows = (row for trajectory in trajectories for row in training_rows(trajectory, job.prompts))
-    write_atomically(job.folder.file(TRAIN), map(dump_row, rows))
+    write_rows(job.folder.file(TRAIN), rows)
 
 
 def train(job: Run) -> None:
-    """Stage 6; also the adapter of the `random` arm, where the evaluation asks for that arm."""
+    """Stage 6; also the adapters of the controls whose arms the evaluation asks for."""
     job.free()
-    train_adapter(job.folder, job.prompts, job.progress)
-    if "random" in job.config.evaluate.arms and job.config.name != CONTROL:
+    if first_weights(job.folder) == "tokenskip":
+        train_adapter(job.folder, job.prompts, job.progress)
+    asked = {arm.weights for arm in job.config.chosen_arms()}
+    if job.config.name == CONTROL:
+        return
+    if "random" in asked:
         train_control(job)
+    if "full_chain" in asked:
+        train_full_chain(job)
+
+
+def rounds(job: Run) -> None:
+    """Stage 6b: on-policy rounds, where the recipe asks for them; then the control that trains as long."""
+    run_rounds(job)
+    if any(arm.weights == "longer" for arm in job.config.chosen_arms()):
+        train_longer(job)
 
 
 def train_control(job: Run) -> None:
@@ -217,7 +234,8 @@ def train_control(job: Run) -> None:
     if (path / ADAPTER).exists():
         return
     control_score = job.config.score.model_copy(update={"scorer": "random", "model": None, "options": {}})
-    config = job.config.model_copy(update={"name": CONTROL, "score": control_score, "engine": EngineConfig()})
+    changes = {"name": CONTROL, "score": control_score, "engine": EngineConfig(), "rounds": RoundsConfig()}
+    config = job.config.model_copy(update=changes)
     with Run(path, config, job.progress) as control:
         for name in (COMPLETIONS, TRAJECTORIES):
             if not control.folder.file(name).exists():
@@ -231,9 +249,10 @@ def evaluate(job: Run) -> None:
     """Stage 7. Raises ConfigError when the backend cannot do one of the arms."""
     check_arms(job.config)
     bench = bench_of(job)
-    settings = job.config.evaluate
-    names = sorted(settings.arms, key=lambda name: (ARMS[name].weights, name != "original"))
-    for arm, ratio in rows_of([ARMS[name] for name in names], settings.ratios):
+    arms = sorted(
+        job.config.chosen_arms(), key=lambda arm: (arm.weights != "base", arm.weights, arm.name != "original")
+    )
+    for arm, ratio in rows_of(arms, job.config.evaluate.ratios):
         run_arm(bench, arm, ratio)
         time_arm(bench, arm, ratio)
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tokenskip.arms import ARMS, label
+from tokenskip.arms import label, rows_of
 from tokenskip.errors import RunError, StageError
-from tokenskip.evaluate import read_arm, read_timings, rows_of
+from tokenskip.evaluate import read_arm, read_timings
 from tokenskip.metrics import summarise_arm, warnings
+from tokenskip.rounds import round_infos
 from tokenskip.store import (
     EVAL,
     PRUNED,
@@ -45,9 +46,14 @@ def write_results(folder: RunFolder) -> dict[str, Any]:
     if original is None:
         raise StageError(f"{folder.path} has no evaluation yet: run `tokenskip evaluate {folder.path}` first")
     # An arm without a dial has no ratio in its summary, so none in its times
-    timings = [row if ARMS[row["arm"]].dial else {**row, "ratio": None} for row in read_timings(folder)]
+    known = folder.config.known_arms()
+    timings = [
+        row if known[row["arm"]].dial else {**row, "ratio": None}
+        for row in read_timings(folder)
+        if row["arm"] in known  # one that the recipe no longer defines
+    ]
     arms = []
-    for arm, ratio in rows_of(list(ARMS.values()), folder.config.evaluate.ratios):
+    for arm, ratio in rows_of(list(known.values()), folder.config.evaluate.ratios):
         if (name := label(arm, ratio)) in finished:
             dial = ratio if arm.dial else None
             arms.append(summarise_arm(arm.name, dial, finished[name], original, timings) | {"about": arm.about})
@@ -60,12 +66,28 @@ def write_results(folder: RunFolder) -> dict[str, Any]:
         "config": folder.config.model_dump(mode="json"),
         "funnel": funnel(folder),
         "arms": arms,
+        "rounds": _rounds(folder, arms),
         "samples": _samples(folder, finished),
         "problems": _problems(finished),
     }
     results["warnings"] = warnings(results)
     write_atomically(folder.file(RESULTS), json.dumps(results, ensure_ascii=False, indent=1) + "\n")
     return results
+
+
+def _rounds(folder: RunFolder, arms: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Every on-policy round: what was sampled and kept at each ratio, and how its adapter then did on the test."""
+    measured = ("n", "accuracy", "accuracy_low", "accuracy_high", "cot_tokens_mean", "achieved_ratio", "ratio_error")
+    adopted = folder.config.rounds.count if folder.config.rounds.adopt else None
+    found = []
+    for info in round_infos(folder):
+        name = "tokenskip" if info["round"] == adopted else f"tokenskip_round_{info['round']}"
+        by_ratio: dict[str, Row] = {ratio: dict(counts) for ratio, counts in info["by_ratio"].items()}
+        for arm in arms:
+            if arm["arm"] == name:
+                by_ratio.setdefault(str(arm["ratio"]), {}).update({key: arm[key] for key in measured})
+        found.append({**info, "arm": name, "by_ratio": by_ratio})
+    return found
 
 
 def load_results(path: Path | str) -> dict[str, Any]:
@@ -106,7 +128,7 @@ def funnel(folder: RunFolder) -> list[dict[str, Any]]:
 def _finished_rows(folder: RunFolder) -> dict[str, list[Trajectory]]:
     """Label -> completions of every row that was evaluated on as many problems as the original."""
     found = {}
-    for arm, ratio in rows_of(list(ARMS.values()), folder.config.evaluate.ratios):
+    for arm, ratio in rows_of(list(folder.config.known_arms().values()), folder.config.evaluate.ratios):
         name = label(arm, ratio)
         if folder.file(f"{EVAL}/{name}.jsonl").exists():
             found[name] = list(read_arm(folder, name))

@@ -22,6 +22,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from pydantic import ValidationError
+
 from tokenskip.config import RunConfig
 from tokenskip.errors import RunError, StageError
 from tokenskip.progress import Progress
@@ -53,9 +55,11 @@ _OUTPUTS = {
     "score": (SCORES,),
     "prune": (PRUNED, TRAIN),
     "train": (ADAPTER, "checkpoints"),
+    "rounds": ("samples.jsonl", "round-1"),
     "evaluate": (EVAL,),
 }
 _SECTION_STAGE = {"seed": "generate", "model": "generate", "task": "generate", "prompt": "generate"}
+_ROUND_ZERO = "round-0"
 _SERVER = ("url", "served", "concurrency", "retries", "timeout_s")
 _FREE_KEYS = (
     *("name", "evaluate.arms", "evaluate.ratios", "evaluate.latency_samples", "model.device"),
@@ -108,7 +112,7 @@ class RunFolder:
         resolved = self.config.model_dump(mode="json")
         if file.exists():
             manifest = read_manifest(self.path)
-            changed = _changed_keys(manifest["config"], resolved)
+            changed = _changed_keys(_with_new_settings(manifest["config"]), resolved)
             blocked = [key for key in changed if self._has_begun(key)]
             if blocked:
                 raise RunError(
@@ -124,6 +128,12 @@ class RunFolder:
         stage = "evaluate" if key.startswith("task.test") else _SECTION_STAGE.get(section, section)
         if key in _FREE_KEYS or section == "engine":
             return False
+        if key.startswith("evaluate.define."):  # the rows of that arm only
+            arm = key.rpartition(".")[2]
+            return any(self.path.glob(f"{EVAL}/{arm}.jsonl")) or any(self.path.glob(f"{EVAL}/{arm}-*.jsonl"))
+        if section == "rounds":  # they stand beside what is evaluated already, until one was adopted
+            begun = (_ROUND_ZERO,) if key in ("rounds.count", "rounds.adopt") else _OUTPUTS[stage]
+            return any((self.path / name).exists() for name in begun)
         stages = list(_OUTPUTS)
         later = stages[stages.index(stage) :]
         return any((self.path / name).exists() for one in later for name in _OUTPUTS[one])
@@ -276,6 +286,11 @@ def write_atomically(file: Path, text: str | Iterable[str]) -> None:
         raise RunError(f"cannot write {file}: {error.strerror}; what was computed before is kept") from None
 
 
+def write_rows(file: Path, rows: Iterable[Row]) -> None:
+    """Write a whole JSONL file, row by row, so that it is whole or not there."""
+    write_atomically(file, map(dump_row, rows))
+
+
 def copy_atomically(source: Path, target: Path) -> None:
     """Copy a file so that the copy is whole or not there."""
     draft = target.with_name(target.name + ".tmp")
@@ -352,11 +367,19 @@ def _changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") ->
     for key in sorted(old.keys() | new.keys()):
         name = prefix + key
         before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict) and (not prefix or name == "generate.options"):
+        inner = not prefix or name in ("generate.options", "evaluate.define")
+        if isinstance(before, dict) and isinstance(after, dict) and inner:
             changed |= _changed_keys(before, after, f"{name}.")
         elif before != after:
             changed[name] = f"{name}: {json.dumps(before)} -> {json.dumps(after)}"
     return changed
+
+
+def _with_new_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """What an older tokenskip wrote, with the settings that came since; their defaults do what it did."""
+    with suppress(ValidationError):
+        return RunConfig.model_validate(config).model_dump(mode="json")
+    return config
 
 
 def _manifest_head() -> dict[str, Any]:

@@ -1,0 +1,10 @@
+"""`tokenskip rounds RUN`: on-policy rounds on a run folder; see `tokenskip.rounds`."""
+
+from __future__ import annotations
+
+from tokenskip.console import RunDir, Set, run_stage
+
+
+def rounds(run_dir: RunDir, set_: Set = None) -> None:
+    """Stage 6b: train again on the tuned model's own short correct chains (--set rounds.count=1)."""
+    run_stage("rounds", run_dir, None, set_)
