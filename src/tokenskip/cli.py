@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tokenskip.commands.calibrate import calibrate
 from tokenskip.commands.doctor import doctor
 from tokenskip.commands.merge import merge
 from tokenskip.commands.prune import prune
@@ -118,6 +119,7 @@ def train(run_dir: RunDir, set_: Set = None) -> None:
 
 
 app.command()(rounds)
+app.command()(calibrate)
 
 
 @app.command()

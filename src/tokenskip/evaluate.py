@@ -8,6 +8,7 @@ chain that is cut off is a prefix of the original's, so truncation reads the ori
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +18,13 @@ from typing import Any
 
 from tokenskip.arms import Arm, label
 from tokenskip.config import RunConfig
+from tokenskip.errors import StageError
 from tokenskip.generate import TokenCount, answer, complete, trajectory_of
 from tokenskip.grade import grade_trajectory
 from tokenskip.progress import Progress
 from tokenskip.prompts import Prompts
-from tokenskip.store import EVAL, Row, RunFolder, Work, read_rows, trajectory_from_row, trajectory_row
+from tokenskip.ratio_map import RatioMap
+from tokenskip.store import CALIBRATION, EVAL, Row, RunFolder, Work, read_rows, trajectory_from_row, trajectory_row
 from tokenskip.types import Backend, Completion, Problem, Prompt, Sampling, Task, Trajectory
 
 TIMINGS = f"{EVAL}/timings.jsonl"
@@ -130,9 +133,24 @@ def read_timings(folder: RunFolder) -> list[Row]:
     return list(read_rows(file)) if file.exists() else []
 
 
+def load_map(folder: RunFolder) -> RatioMap:
+    """The map that `tokenskip calibrate` measured for the run's adapter.
+
+    Raises:
+        StageError: the run was not calibrated.
+    """
+    file = folder.file(CALIBRATION)
+    if not file.exists():
+        raise StageError(f"{folder.path} has no {CALIBRATION} yet: run `tokenskip calibrate {folder.path}` first")
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    return RatioMap(tuple((asked, prompted) for asked, prompted in stored["knots"]), stored["clamp"])
+
+
 def prompt_of(bench: Bench, arm: Arm, ratio: float, problem: Problem) -> Prompt:
     """What the arm asks the model at `ratio`."""
     asked = ratio if arm.marker else 1.0
+    if arm.calibrated:
+        asked = load_map(bench.folder).prompted(ratio)
     return bench.prompts.prompt(problem.question, asked, instruction=arm.instruction_at(ratio))
 
 

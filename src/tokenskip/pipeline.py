@@ -25,7 +25,7 @@ from tokenskip.config import EngineConfig, RoundsConfig, RunConfig
 from tokenskip.controls import train_full_chain, train_longer
 from tokenskip.dataset import training_rows
 from tokenskip.errors import StageError
-from tokenskip.evaluate import Bench, run_arm, time_arm
+from tokenskip.evaluate import Bench, load_map, run_arm, time_arm
 from tokenskip.generate import complete, one_by_one, repeat
 from tokenskip.grade import grade_trajectory
 from tokenskip.job import Run as Run
@@ -252,6 +252,8 @@ def evaluate(job: Run) -> None:
     arms = sorted(
         job.config.chosen_arms(), key=lambda arm: (arm.weights != "base", arm.weights, arm.name != "original")
     )
+    for _, ratio in rows_of([arm for arm in arms if arm.calibrated], job.config.evaluate.ratios):
+        load_map(job.folder).prompted(ratio)  # out of reach, or not calibrated: said before any model loads
     for arm, ratio in rows_of(arms, job.config.evaluate.ratios):
         run_arm(bench, arm, ratio)
         time_arm(bench, arm, ratio)

@@ -16,8 +16,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from tokenskip import ratio_map
 from tokenskip.config import PromptConfig, check_ratio
 from tokenskip.errors import ConfigError, ModelError
+from tokenskip.ratio_map import RatioMap
 from tokenskip.types import Message, Prompt
 
 _BEGIN, _END = "{#- tokenskip: ratio control -#}", "{#- tokenskip: end -#}"
@@ -56,6 +58,9 @@ _CONTROL = """\
 {%- endif -%}
 """
 
+_MARKER = "{%- set tsk_mark ="
+_MAP_BEGIN, _MAP_END = "{#- tokenskip: map -#}", "{#- tokenskip: map end -#}"
+
 PLAIN_TEMPLATE = "{%- for message in messages -%}{{ message['content'] }}{{ '\\n' }}{%- endfor -%}"
 """What a model without a chat template gets: every turn's content and a line break."""
 
@@ -76,7 +81,8 @@ def add_ratio_control(tokenizer: Any, delimiter: str = "eos_token") -> Any:
     """`tokenizer`, its chat template extended by `compression_ratio`; saving it carries the template along.
 
     `delimiter` is 'eos_token' or the text that encloses the ratio, for example '<|eot_id|>' for the adapters that the
-    paper's authors released for Qwen. Calling it again replaces the control that is there.
+    paper's authors released for Qwen. Calling it again replaces the control that is there; a map that `tokenskip
+    calibrate` put into it stays.
 
     Raises:
         ModelError: the tokenizer has no eos token to enclose the ratio with, or several templates by name.
@@ -86,11 +92,25 @@ def add_ratio_control(tokenizer: Any, delimiter: str = "eos_token") -> Any:
     template = tokenizer.chat_template or PLAIN_TEMPLATE
     if not isinstance(template, str):
         raise ModelError("the tokenizer has several named chat templates: keep one (tokenizer.chat_template = ...)")
+    found = ratio_map.read(template)
     if _END in template:
         template = template.partition(_END)[2]
     literal = "eos_token" if delimiter == "eos_token" else json.dumps(delimiter, ensure_ascii=False)
-    tokenizer.chat_template = _BEGIN + _CONTROL.replace("DELIMITER", literal) + _END + template
+    template = _BEGIN + _CONTROL.replace("DELIMITER", literal) + _END + template
+    tokenizer.chat_template = set_ratio_map(template, found) if found else template
     return tokenizer
+
+
+def set_ratio_map(template: str, found: RatioMap | None) -> str:
+    """A chat template with ratio control that asks through `found`; in place of a map it has, or none with None."""
+    assert has_ratio_control(template)
+    control, end, rest = template.partition(_END)
+    if _MAP_BEGIN in control:
+        control = control.partition(_MAP_BEGIN)[0] + control.partition(_MAP_END)[2]
+    if found:
+        head, mark, tail = control.partition(_MARKER)
+        control = head + _MAP_BEGIN + found.jinja() + _MAP_END + mark + tail
+    return control + end + rest
 
 
 def has_ratio_control(template: str | None) -> bool:

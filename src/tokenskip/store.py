@@ -46,7 +46,7 @@ COMPLETIONS, TRAJECTORIES, SCORES, PRUNED, TRAIN = (
     "pruned.jsonl",
     "train.jsonl",
 )
-ADAPTER, EVAL, RESULTS = "adapter", "eval", "results.json"
+ADAPTER, EVAL, RESULTS, CALIBRATION = "adapter", "eval", "results.json", "calibration.json"
 JOURNAL = ".requests"
 """Folder of answers of a server that no stage has written yet."""
 

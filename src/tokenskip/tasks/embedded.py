@@ -46,6 +46,12 @@ class EmbeddedTask:
         drawn_from = "dev" if split == "test" and self.dev else split
         return family.problems(drawn_from, SIZES[split] if limit is None else limit)
 
+    def development(self, limit: int) -> Iterable[Problem]:
+        """The first `limit` problems that are neither trained nor judged on."""
+        from tokenskip.embedded import family
+
+        return family.problems("dev", limit)
+
     def extract(self, tail: str) -> str | None:
         """The number in the part behind the CoT."""
         return extract_answer(tail, numeric=True)
