@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "tokenskip"
 LAYERS = (
     ("errors", "types", "progress"),
-    ("arms", "config"),
-    ("answers", "atoms", "equations", "jsonl", "metrics", "prompts", "prune", "ratio_map", "split", "verifier"),
+    ("arms", "config", "ratio_map"),
+    ("answers", "atoms", "equations", "jsonl", "metrics", "prompts", "prune", "split", "stats", "verifier"),
     ("embedded", "grade", "grade_worker", "models", "plugins", "server", "store"),
     ("backends", "scorers", "tasks"),
     ("dataset", "distill", "doctor", "engine", "evaluate", "generate", "merge", "train"),

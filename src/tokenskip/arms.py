@@ -70,6 +70,15 @@ class Arm(BaseModel):
         """The instruction, with the percentage of words to leave out at `ratio`."""
         return self.instruction.replace("{p}", f"{100 * (1 - ratio):.4g}")
 
+    def token_cap(self, cap: int, ratio: float, length: str) -> int:
+        """Tokens that a completion of this arm may take, of a full `cap`; `length`: what `evaluate.length` says.
+
+        The paper's protocol (its MATH rows) caps what a fine-tuned model is asked for at ratio × cap. Prompts keep the
+        full cap, as they do there; a chain that is cut has ratio × cap in both.
+        """
+        paper = (self.length or length) == "paper" and (self.marker or self.length == "paper")
+        return max(1, int(cap * ratio)) if self.cut or paper else cap
+
     def ratios(self, asked: Sequence[float]) -> Iterator[float]:
         """The ratios of this arm's rows, descending; 1.0 alone without a dial.
 

@@ -163,6 +163,12 @@ class EvaluateConfig(Section):
     ratios: tuple[Ratio, ...] = Field(PAPER_RATIOS, min_length=1, description="ratios asked for")
     batch_size: int = Field(64, ge=1, description="prompts decoded together")
     max_new_tokens: int | None = Field(None, ge=1, description="token cap; None: the one of generate")
+    length: Literal["full", "paper"] = Field(
+        "full", description="full: one token cap for all; paper: ratio × cap where the prompt carries the ratio"
+    )
+    samples: int = Field(1, ge=1, description="completions per problem (above 1 only with a temperature)")
+    temperature: float = Field(0.0, ge=0, description="0: greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
     latency_samples: int = Field(8, ge=0, description="problems timed one by one per arm; 0: only batched times")
 
     @field_validator("define", mode="before")
@@ -258,8 +264,9 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
         )
     if "{question}" not in config.prompt.template:
         raise ConfigError(f"{source}: prompt.template must contain {{question}}; given: {config.prompt.template!r}")
-    if config.rounds.samples > 1 and config.rounds.temperature == 0:
-        raise ConfigError(f"{source}: rounds.samples={config.rounds.samples} needs rounds.temperature above 0")
+    for name, section in (("rounds", config.rounds), ("evaluate", config.evaluate)):
+        if section.samples > 1 and section.temperature == 0:
+            raise ConfigError(f"{source}: {name}.samples={section.samples} needs {name}.temperature above 0")
     _check_arms(config, source)
     return config
 

@@ -19,7 +19,7 @@ from typing import Any
 from tokenskip.arms import Arm, label
 from tokenskip.config import RunConfig
 from tokenskip.errors import StageError
-from tokenskip.generate import TokenCount, answer, complete, trajectory_of
+from tokenskip.generate import TokenCount, answer, complete_samples, repeat_pass, trajectory_of
 from tokenskip.grade import grade_trajectory
 from tokenskip.progress import Progress
 from tokenskip.prompts import Prompts
@@ -52,17 +52,33 @@ class Bench:
 
     @property
     def sampling(self) -> Sampling:
-        """How every arm decodes: greedily, under one cap."""
-        return Sampling(max_new_tokens=self.config.evaluate.max_new_tokens or self.config.generate.max_new_tokens)
+        """How every arm decodes: greedily unless `evaluate.temperature` says otherwise, under one cap."""
+        settings = self.config.evaluate
+        return Sampling(
+            max_new_tokens=full_cap(self.config),
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            seed=self.config.seed,
+        )
+
+    def repeated(self) -> Iterator[Problem]:
+        """Every problem as often as it is sampled, one pass after the other."""
+        for k in range(self.config.evaluate.samples):
+            yield from repeat_pass(self.problems(), k, self.config.evaluate.samples)
+
+
+def full_cap(config: RunConfig) -> int:
+    """The token cap of a completion that nothing shortens."""
+    return config.evaluate.max_new_tokens or config.generate.max_new_tokens
 
 
 def run_arm(bench: Bench, arm: Arm, ratio: float) -> None:
     """Complete and grade all problems under one arm; goes on where a killed run stopped."""
     name = label(arm, ratio)
     inputs: Iterable[Any] = (
-        zip(bench.problems(), read_arm(bench.folder, "original"), strict=True)
+        zip(bench.repeated(), read_arm(bench.folder, "original"), strict=True)
         if arm.cut
-        else ((problem, None) for problem in bench.problems())
+        else ((problem, None) for problem in bench.repeated())
     )
 
     bench.folder.grow(
@@ -151,13 +167,17 @@ def prompt_of(bench: Bench, arm: Arm, ratio: float, problem: Problem) -> Prompt:
     asked = ratio if arm.marker else 1.0
     if arm.calibrated:
         asked = load_map(bench.folder).prompted(ratio)
-    return bench.prompts.prompt(problem.question, asked, instruction=arm.instruction_at(ratio))
+    full = full_cap(bench.config)
+    cap = arm.token_cap(full, ratio, bench.config.evaluate.length)
+    instruction = arm.instruction_at(ratio)
+    return bench.prompts.prompt(problem.question, asked, instruction=instruction, cap=None if cap == full else cap)
 
 
 def _complete(
     bench: Bench, ratio: float, problems: Sequence[Problem], prompts: Sequence[Prompt], backend: Backend
 ) -> list[Trajectory]:
-    done = complete(problems, prompts, backend, bench.sampling, bench.config.prompt, bench.count)
+    samples = bench.config.evaluate.samples
+    done = complete_samples(problems, prompts, backend, bench.sampling, bench.config.prompt, bench.count, samples)
     return [replace(one, ratio=ratio) for one in done]
 
 
@@ -165,7 +185,7 @@ def _cut_off(
     bench: Bench, arm: Arm, ratio: float, items: Sequence[tuple[Problem, Trajectory | None]], backend: Backend
 ) -> list[Trajectory]:
     """The original's chains under a cap of `ratio` × token cap; those that fit are untouched."""
-    budget = int(bench.sampling.max_new_tokens * ratio)
+    budget = arm.token_cap(bench.sampling.max_new_tokens, ratio, bench.config.evaluate.length)
     done: dict[int, Trajectory] = {}
     open_chains: list[tuple[int, Problem, list[int]]] = []
     for i, (problem, original) in enumerate(items):

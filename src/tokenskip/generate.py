@@ -34,7 +34,12 @@ def repeat(problems: Iterable[Problem], samples: int) -> Iterator[Problem]:
 def repeat_in_passes(problems: Sequence[Problem], samples: int) -> Iterator[Problem]:
     """As `repeat`, all problems once, then all of them again: a batch then holds a problem once."""
     for k in range(samples):
-        yield from (problem if samples == 1 else replace(problem, id=f"{problem.id}#{k}") for problem in problems)
+        yield from repeat_pass(problems, k, samples)
+
+
+def repeat_pass(problems: Iterable[Problem], k: int, samples: int) -> Iterator[Problem]:
+    """The k-th of several passes over the problems: `#k` stands behind the ids unless there is one pass only."""
+    return (problem if samples == 1 else replace(problem, id=f"{problem.id}#{k}") for problem in problems)
 
 
 def complete_samples(

@@ -3,8 +3,9 @@
 Reads lists of `Trajectory` (one arm each, ungraded rows allowed) and returns plain dicts, ready for `results.json`.
 Pure: no file, no model, no random state of its own (bootstraps are seeded). Used by `tokenskip evaluate RUN`.
 
-Several samples of one problem have ids `p#0`, `p#1`, …: a problem then counts once, with its mean (pass@1), and all
-intervals resample problems, not rows. What cannot be graded counts as not correct, and has a rate of its own.
+Several samples of one problem have ids `p#0`, `p#1`, …: a problem then counts once, with its mean (pass@1); accuracies
+have a Wilson interval with a design effect, differences a bootstrap over problems, not rows. What cannot
+be graded counts as not correct, and has a rate of its own.
 """
 
 from __future__ import annotations
@@ -17,52 +18,20 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tokenskip.stats import Z95, Array, bootstrap_mean, clustered_wilson, mcnemar_exact, wilson
 from tokenskip.types import Trajectory
 
-Z95 = 1.959963984540054
 MARGIN = 0.01
 """Accuracies less than this apart are called equivalent."""
 MIN_N_EQUIVALENCE = 300
 """Below this, even not one changed answer leaves room for more than `MARGIN` (rule of three: 3/n)."""
-RESAMPLES = 10_000
 
 WITHIN = "within 1 point with 95% confidence"
 DIFFERS = "differs"
 UNDECIDED = "n too small to tell"
 
 Arm = Mapping[str, Any]
-Array = npt.NDArray[np.float64]
-
-
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """The 95% Wilson score interval of `k` successes in `n`; (0, 1) when nothing was tried."""
-    if n == 0:
-        return 0.0, 1.0
-    p, z2 = k / n, Z95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * (p * (1 - p) / n + z2 / (4 * n * n)) ** 0.5
-    # At 0 and n the bound is exactly 0 and 1; floating point misses it by 1e-17.
-    return (0.0 if k == 0 else max(0.0, centre - half)), (1.0 if k == n else min(1.0, centre + half))
-
-
-def mcnemar_exact(lost: int, gained: int) -> float:
-    """The two-sided p-value of McNemar's exact test: a fair coin decides each problem that changed."""
-    from scipy.stats import binomtest
-
-    return float(binomtest(lost, lost + gained, 0.5).pvalue) if lost + gained else 1.0
-
-
-def bootstrap_mean(values: Array, seed: int = 0) -> tuple[float, float]:
-    """The 95% percentile-bootstrap interval of the mean of `values`, shape (problems,)."""
-    if not len(values):
-        return float("nan"), float("nan")
-    # Resampling n values with replacement = drawing how often each distinct value occurs: no (resamples, n) array.
-    distinct, counts = np.unique(values, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=RESAMPLES)
-    low, high = np.percentile(draws @ distinct / len(values), [2.5, 97.5])
-    return float(low), float(high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +152,7 @@ def summarise_arm(
     """
     correct = np.array(list(_by_problem(rows, _correct).values()))
     repeated = len(correct) < len(rows)
-    low, high = bootstrap_mean(correct) if repeated else wilson(int(correct.sum()), len(correct))
+    low, high = clustered_wilson(correct, len(rows)) if repeated else wilson(int(correct.sum()), len(correct))
     paired = None if name == "original" else paired_difference(original_rows, rows)
     cot = np.array([row.n_cot_tokens for row in rows], dtype=float)
     return {

@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tokenskip.arms import label, rows_of
+from tokenskip.arms import Arm, label, rows_of
 from tokenskip.errors import RunError, StageError
-from tokenskip.evaluate import read_arm, read_timings
+from tokenskip.evaluate import full_cap, read_arm, read_timings
 from tokenskip.metrics import summarise_arm, warnings
 from tokenskip.rounds import round_infos
 from tokenskip.store import (
@@ -56,7 +56,8 @@ def write_results(folder: RunFolder) -> dict[str, Any]:
     for arm, ratio in rows_of(list(known.values()), folder.config.evaluate.ratios):
         if (name := label(arm, ratio)) in finished:
             dial = ratio if arm.dial else None
-            arms.append(summarise_arm(arm.name, dial, finished[name], original, timings) | {"about": arm.about})
+            row = summarise_arm(arm.name, dial, finished[name], original, timings)
+            arms.append(row | {"about": arm.about, **_length(folder, arm, ratio)})
     results = {
         "run": folder.config.name,
         "tokenskip_version": version("tokenskip"),
@@ -70,9 +71,27 @@ def write_results(folder: RunFolder) -> dict[str, Any]:
         "samples": _samples(folder, finished),
         "problems": _problems(finished),
     }
-    results["warnings"] = warnings(results)
+    results["warnings"] = warnings(results) + _length_warnings(arms)
     write_atomically(folder.file(RESULTS), json.dumps(results, ensure_ascii=False, indent=1) + "\n")
     return results
+
+
+def _length(folder: RunFolder, arm: Arm, ratio: float) -> Row:
+    """The token cap of a row, and whether it is the full one or the paper's ratio × cap."""
+    full = full_cap(folder.config)
+    cap = arm.token_cap(full, ratio, folder.config.evaluate.length)
+    return {"length": "full" if cap == full else "paper", "token_cap": cap}
+
+
+def _length_warnings(arms: Sequence[Mapping[str, Any]]) -> list[str]:
+    shortened = [arm for arm in arms if arm["length"] == "paper" and not arm["arm"].startswith("truncation")]
+    if not shortened:
+        return []
+    names = ", ".join(dict.fromkeys(arm["arm"] for arm in shortened))
+    return [
+        f"The token cap of {names} shrinks with the ratio (the paper's protocol on MATH), so what they save is partly "
+        "truncation: evaluate.length=full separates the two."
+    ]
 
 
 def _rounds(folder: RunFolder, arms: Sequence[Mapping[str, Any]]) -> list[Row]:
