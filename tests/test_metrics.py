@@ -133,6 +133,35 @@ def test_summary_by_hand() -> None:
     assert (arm["latency_s"], arm["latency_batch_size"], arm["latency_b1_s"]) == (0.2, 64, 0.7)
 
 
+def test_the_first_window_warms_up_and_is_not_timed() -> None:
+    timings = [
+        {"arm": "original", "ratio": None, "batch_size": 64, "n": 256, "seconds": seconds, "device": "cpu"}
+        for seconds in (90.0, 2.0, 2.0)
+    ]
+    arm = metrics.summarise_arm("original", None, rows("1"), rows("1"), timings)
+    assert arm["latency_s"] == pytest.approx(4 / 512)
+    assert arm["throughput_per_s"] == pytest.approx(128)
+    assert arm["latency_device"] == "cpu"
+
+
+def test_ratios_of_problems_agree_with_numpy() -> None:
+    import numpy as np
+
+    tokens = [37, 52, 61, 48, 90, 55, 43]
+    arm = metrics.summarise_arm("tokenskip", 0.5, rows("1" * 7, tokens=tokens), rows("1" * 7))
+    for share, value in arm["achieved_ratio_quantiles"].items():
+        assert value == pytest.approx(np.quantile(np.array(tokens) / 100, float(share) / 100))
+    assert arm["achieved_ratio_quantiles"]["50"] == arm["achieved_ratio_problem_median"] == 0.52
+    assert list(arm["achieved_ratio_quantiles"]) == ["5", "10", "25", "50", "75", "90", "95"]
+
+
+def test_a_dial_that_turns_back_is_not_monotone() -> None:
+    arms = good()
+    assert metrics.monotone(arms) == {"tokenskip": True}  # the one row of truncation is no dial
+    arms[1] |= {"achieved_ratio": 0.62}  # asked .5
+    assert metrics.monotone(arms) == {"tokenskip": False}
+
+
 def test_the_original_is_not_compared_with_itself() -> None:
     arm = metrics.summarise_arm("original", 1.0, rows("10"), rows("10"))
     assert arm["achieved_ratio"] == 1.0

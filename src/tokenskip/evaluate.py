@@ -106,7 +106,7 @@ def answering(bench: Bench, arm: Arm, ratio: float) -> Work:
             start = time.perf_counter()
             done = _complete(bench, ratio, [problem for problem, _ in items], prompts, backend)
             seconds = time.perf_counter() - start
-            times = [_timing(arm, ratio, bench.config.evaluate.batch_size, len(items), seconds)]
+            times = [_timing(arm, ratio, bench.config.evaluate.batch_size, len(items), seconds, backend)]
         return [trajectory_row(grade_trajectory(one, bench.task)) for one in done] + times
 
     return work
@@ -132,7 +132,7 @@ def timing(bench: Bench, arm: Arm, ratio: float) -> Work:
             prompt = prompt_of(bench, arm, ratio, problem)
             start = time.perf_counter()
             answer(backend, [prompt], bench.sampling)
-            times.append(_timing(arm, ratio, 1, 1, time.perf_counter() - start))
+            times.append(_timing(arm, ratio, 1, 1, time.perf_counter() - start, backend))
         return times[1:]
 
     return work
@@ -144,7 +144,7 @@ def read_arm(folder: RunFolder, name: str) -> Iterator[Trajectory]:
 
 
 def read_timings(folder: RunFolder) -> list[Row]:
-    """All that was timed: `{arm, ratio, batch_size, n, seconds}`."""
+    """All that was timed: `{arm, ratio, batch_size, n, seconds, device}`."""
     file = folder.file(TIMINGS)
     return list(read_rows(file)) if file.exists() else []
 
@@ -232,8 +232,19 @@ def _with_answer(chain: Trajectory, forced: str, answer: Completion) -> Trajecto
     )
 
 
-def _timing(arm: Arm, ratio: float, batch_size: int, n: int, seconds: float) -> Row:
-    return {"arm": arm.name, "ratio": ratio, "batch_size": batch_size, "n": n, "seconds": round(seconds, 6)}
+def _timing(arm: Arm, ratio: float, batch_size: int, n: int, seconds: float, backend: Backend) -> Row:
+    row = {"arm": arm.name, "ratio": ratio, "batch_size": batch_size, "n": n, "seconds": round(seconds, 6)}
+    return {**row, "device": device_name(getattr(backend, "model", None))}
+
+
+def device_name(model: Any) -> str | None:
+    """What a loaded model computes on: `cpu`, the accelerator's own name; None where a server has it."""
+    device = getattr(model, "device", None)
+    if getattr(device, "type", None) == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return None if device is None else str(device)
 
 
 def _is_timing_of(row: Row, arm: Arm, ratio: float, batch_size: int) -> bool:

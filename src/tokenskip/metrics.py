@@ -24,6 +24,8 @@ from tokenskip.types import Trajectory
 
 MARGIN = 0.01
 """Accuracies less than this apart are called equivalent."""
+QUANTILES = (5, 10, 25, 50, 75, 90, 95)
+"""Percentiles of the achieved ratio over problems."""
 MIN_N_EQUIVALENCE = 300
 """Below this, even not one changed answer leaves room for more than `MARGIN` (rule of three: 3/n)."""
 
@@ -186,7 +188,7 @@ def summarise_arm(
 
 def _ratios(
     name: str, ratio: float | None, rows: Sequence[Trajectory], original_rows: Sequence[Trajectory]
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """Achieved ratios and tokens saved, on the problems that the original has as well."""
     before = _by_problem(original_rows, lambda row: row.n_cot_tokens)
     after = _by_problem(rows, lambda row: row.n_cot_tokens)
@@ -196,30 +198,46 @@ def _ratios(
     whole = sum(before[problem] for problem in shared)
     achieved = sum(after[problem] for problem in shared) / whole if whole else None
     each = np.array([after[problem] / before[problem] for problem in shared if before[problem]])
-    spread = [float(value) for value in np.percentile(each, [50, 10, 90])] if len(each) else [None] * 3
+    spread = [float(value) for value in np.percentile(each, QUANTILES)] if len(each) else [None] * len(QUANTILES)
+    quantiles = dict(zip(QUANTILES, spread, strict=True))
     saved = [total_before[problem] - total_after[problem] for problem in shared]
     error = achieved - ratio if achieved is not None and ratio is not None and takes_ratio(name, ratio) else None
     return {
         "achieved_ratio": achieved,
         "ratio_error": error,
-        "achieved_ratio_problem_median": spread[0],
-        "achieved_ratio_problem_p10": spread[1],
-        "achieved_ratio_problem_p90": spread[2],
+        "achieved_ratio_problem_median": quantiles[50],
+        "achieved_ratio_problem_p10": quantiles[10],
+        "achieved_ratio_problem_p90": quantiles[90],
+        "achieved_ratio_quantiles": {str(share): value for share, value in quantiles.items()},
         "tokens_saved_per_1000": 1000 * sum(saved) / len(saved) if saved else None,
     }
 
 
-def _latency(name: str, ratio: float | None, timings: Sequence[Mapping[str, Any]]) -> dict[str, float | int | None]:
-    """Seconds a sample in the largest batch, and the median of one by one."""
+def _latency(name: str, ratio: float | None, timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds a sample in the largest batch, and the median of one by one; the first of several windows warms up."""
     mine = [row for row in timings if row["arm"] == name and row["ratio"] == ratio and row["n"]]
     largest = max((row["batch_size"] for row in mine), default=None)
     batched = [row for row in mine if row["batch_size"] == largest]
     single = [row["seconds"] / row["n"] for row in mine if row["batch_size"] == 1]
-    samples = sum(row["n"] for row in batched)
+    batched = batched[1:] or batched
+    samples, seconds = sum(row["n"] for row in batched), sum(row["seconds"] for row in batched)
     return {
-        "latency_s": sum(row["seconds"] for row in batched) / samples if samples else None,
+        "latency_s": seconds / samples if samples else None,
+        "throughput_per_s": samples / seconds if seconds else None,
+        "latency_device": mine[-1].get("device") if mine else None,
         "latency_batch_size": largest,
         "latency_b1_s": float(np.median(single)) if single else None,
+    }
+
+
+def monotone(arms: Sequence[Arm]) -> dict[str, bool]:
+    """Arm with a dial -> whether its chains never get shorter as the ratio asked for grows."""
+    dials: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for arm in arms:
+        if takes_ratio(arm["arm"], arm["ratio"]) and arm["achieved_ratio"] is not None:
+            dials[arm["arm"]].append((arm["ratio"], arm["achieved_ratio"]))
+    return {
+        name: all(a[1] <= b[1] for a, b in pairwise(sorted(points))) for name, points in dials.items() if points[1:]
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from tokenskip.arms import Arm, label, rows_of
 from tokenskip.errors import RunError, StageError
 from tokenskip.evaluate import full_cap, read_arm, read_timings
-from tokenskip.metrics import summarise_arm, warnings
+from tokenskip.metrics import monotone, pareto, summarise_arm, warnings
 from tokenskip.rounds import round_infos
 from tokenskip.store import (
     EVAL,
@@ -66,7 +66,10 @@ def write_results(folder: RunFolder) -> dict[str, Any]:
         "versions": manifest["versions"],
         "config": folder.config.model_dump(mode="json"),
         "funnel": funnel(folder),
+        "backend": folder.config.generate.backend,
         "arms": arms,
+        "monotone": monotone(arms),
+        "matched": pareto(arms),
         "rounds": _rounds(folder, arms),
         "samples": _samples(folder, finished),
         "problems": _problems(finished),
