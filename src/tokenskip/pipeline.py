@@ -212,9 +212,9 @@ def train(job: Run) -> None:
     job.free()
     if first_weights(job.folder) == "tokenskip":
         train_adapter(job.folder, job.prompts, job.progress)
-    asked = {arm.weights for arm in job.config.chosen_arms()}
     if job.config.name == CONTROL:
         return
+    asked = {arm.weights for arm in job.config.chosen_arms()}
     if "random" in asked:
         train_control(job)
     if "full_chain" in asked:
