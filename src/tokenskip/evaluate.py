@@ -243,7 +243,7 @@ def device_name(model: Any) -> str | None:
     if getattr(device, "type", None) == "cuda":
         import torch
 
-        return torch.cuda.get_device_name(device)
+        return str(torch.cuda.get_device_name(device))
     return None if device is None else str(device)
 
 
