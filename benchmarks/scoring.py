@@ -1,10 +1,22 @@
 """LLMLingua-2 scoring: our `rule=llmlingua` against the official loop (one text at a time, one model pass per ratio).
 
-Reads a JSONL file of texts (`--data`, keys question and answer or cot) or makes chains of the embedded family; needs
+Reads a JSONL file of texts (`--data`, keys question and answer, or cot) or makes chains of the embedded family; needs
 the `llmlingua` package. Random weights of XLM-R's shape: the arithmetic is that of the real checkpoint, the decisions
-are compared one by one. Writes JSON: `speedup_cpu` (official CPU-seconds per text / ours), `sgemm_share` (our model's
-arithmetic per CPU-second / what large matrix products reach on the same machine), `identical`, and each by threads.
+are compared one by one. Writes JSON, the first thread count on top and all of them under `runs`:
 
+- `speedup_cpu`: official CPU-seconds per text / ours; `identical`: every text of the official sample came out equal;
+- `flop_ratio`: the arithmetic of the official loop / ours. The package pads every text to 512 tokens and runs the model
+  once per ratio, so this follows from the texts' lengths alone (`mean_tokens`) and bounds the speedup, but for how well
+  each side uses the machine: shorter texts, larger ratio. `--data` with your own texts says what you can expect;
+- `sgemm_share`: ours, in useful arithmetic per CPU-second, as a share of what a large square-ish float32 matrix product
+  reaches just before and after. Counted are the encoder's matrix products over real tokens (projections, feed-forward,
+  attention scores and their use); not counted: padding, embeddings, softmax, GELU, LayerNorm, tokenizing, cutting.
+
+With `--decisions` it measures instead what lower precision changes, on a trained checkpoint (`--model`, by default the
+shipped compressor): the share of texts and of words that come out otherwise than in float32. Needs no `llmlingua`.
+
+    python benchmarks/scoring.py --size base --texts 16 --data GSM8K.jsonl
+    python benchmarks/scoring.py --decisions --texts 100
 """
 
 from __future__ import annotations
@@ -14,6 +26,7 @@ import json
 import random
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +41,7 @@ SHAPES = {
 
 
 def load_texts(data: Path | None, n: int) -> list[str]:
-    """`n` texts of a file, or questions with chains of the embedded family."""
+    """`n` texts of a file, or chains of the embedded family."""
     if data is not None:
         rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()[:n]]
         return [row["cot"] if "cot" in row else f"{row['question']}\n{row['answer']}" for row in rows]
@@ -36,7 +49,7 @@ def load_texts(data: Path | None, n: int) -> list[str]:
     from tokenskip.embedded.registers import document
 
     documents = [document(story, "chatty", random.Random(i), bare=True) for i, story in enumerate(stories("train", n))]
-    return [f"{item.prompt}\n{item.completion}" for item in documents]
+    return [item.completion.rpartition("\n\n")[0] for item in documents]  # the chain: what is compressed
 
 
 def make_checkpoint(size: str, texts: list[str], folder: Path) -> Path:
@@ -93,11 +106,13 @@ def measure(path: Path, texts: list[str], n_reference: int, size: str, threads: 
     torch.set_num_threads(threads)
     rule = LLMLinguaRule(str(path), device="cpu")
     rule.compress(texts[:1], RATES)
+    peak = peak_flops(SHAPES[size]["hidden_size"], SHAPES[size]["intermediate_size"])
     begin, wall = time.process_time(), time.perf_counter()
     ours = rule.compress(texts, RATES)
     ours_s, ours_wall = (time.process_time() - begin) / len(texts), (time.perf_counter() - wall) / len(texts)
-    flops = model_flops([len(rule.tokenizer.tokenize(text)) + 2 for text in texts], size) / len(texts)
-    peak = peak_flops(SHAPES[size]["hidden_size"], SHAPES[size]["intermediate_size"])
+    lengths = [len(rule.tokenizer.tokenize(text)) + 2 for text in texts]
+    flops = model_flops(lengths, size) / len(texts)
+    peak = max(peak, peak_flops(SHAPES[size]["hidden_size"], SHAPES[size]["intermediate_size"]))
     official = PromptCompressor(str(path), device_map="cpu", use_llmlingua2=True, model_config={})
     torch.set_num_threads(threads)
     sample = texts[:: max(1, len(texts) // n_reference)][:n_reference]
@@ -114,6 +129,8 @@ def measure(path: Path, texts: list[str], n_reference: int, size: str, threads: 
         "ours_wall_s": round(ours_wall, 4),
         "official_wall_s": round(theirs_wall, 4),
         "speedup_cpu": round(theirs_s / ours_s, 2),
+        "flop_ratio": round(len(RATES) * model_flops([512], size) / flops, 2),
+        "mean_tokens": round(sum(lengths) / len(lengths), 1),
         "sgemm_gflops": round(peak / 1e9, 1),
         "sgemm_share": round(flops / ours_s / peak, 3),
         "identical": [ours[texts.index(text)] for text in sample] == theirs,
@@ -122,25 +139,58 @@ def measure(path: Path, texts: list[str], n_reference: int, size: str, threads: 
     }
 
 
+def changed_decisions(model: str, texts: list[str], dtypes: list[str]) -> dict[str, Any]:
+    """Per dtype: the share of (text, rate) pairs and of kept words unlike float32, and CPU-seconds per text."""
+    from tokenskip.scorers.llmlingua_rule import LLMLinguaRule
+
+    found: dict[str, Any] = {}
+    reference: list[list[str]] = []
+    for dtype in ("float32", *dtypes):
+        rule = LLMLinguaRule(model, device="cpu", dtype=dtype)
+        rule.compress(texts[:1], RATES)
+        begin = time.process_time()
+        cuts = rule.compress(texts, RATES)
+        found[dtype] = {"cpu_s": round((time.process_time() - begin) / len(texts), 5)}
+        reference = reference or cuts
+        pairs = [pair for ours, theirs in zip(cuts, reference, strict=True) for pair in zip(ours, theirs, strict=True)]
+        changed = sum((Counter(a.split()) - Counter(b.split())).total() for a, b in pairs)
+        lost = sum((Counter(b.split()) - Counter(a.split())).total() for a, b in pairs)
+        words = sum(len(b.split()) for _, b in pairs)
+        found[dtype]["texts_changed"] = round(sum(a != b for a, b in pairs) / len(pairs), 5)
+        found[dtype]["words_changed"] = round((changed + lost) / words, 6)
+    return {"model": model, "n_texts": len(texts), "rates": list(RATES), "dtypes": found}
+
+
 def main() -> None:
-    """Measure with one thread and with two, print and write the results; the top-level keys are those of one thread."""
+    """Measure, print and write the results; the top-level keys are those of the first thread count."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", choices=SHAPES, default="base")
     parser.add_argument("--texts", type=int, default=24, help="texts that ours scores")
     parser.add_argument("--reference", type=int, default=3, help="of these, texts that the package scores as well")
     parser.add_argument("--data", type=Path, help="JSONL with question and answer, or cot")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--decisions", action="store_true", help="what lower precision changes, instead")
+    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float16"], help="for --decisions")
+    parser.add_argument("--model", default="embedded", help="for --decisions: a trained checkpoint")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     texts = load_texts(args.data, args.texts)
+    if args.decisions:
+        torch.set_num_threads(args.threads[0])
+        write(changed_decisions(args.model, texts, args.dtypes), args.json)
+        return
     with tempfile.TemporaryDirectory() as folder:
         path = make_checkpoint(args.size, texts, Path(folder))
         runs = [measure(path, texts, args.reference, args.size, threads) for threads in args.threads]
-    keys = ("speedup_cpu", "sgemm_share", "identical")
-    result = {"size": args.size, **{key: runs[0][key] for key in keys}, "runs": runs}
+    keys = ("speedup_cpu", "flop_ratio", "sgemm_share", "identical")
+    write({"size": args.size, **{key: runs[0][key] for key in keys}, "runs": runs}, args.json)
+
+
+def write(result: dict[str, Any], file: Path | None) -> None:
+    """Print the results, and keep them where asked."""
     print(json.dumps(result, indent=2))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if file:
+        file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

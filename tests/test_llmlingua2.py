@@ -13,6 +13,7 @@ import torch
 
 from tokenskip.distill import build_vocab
 from tokenskip.errors import ConfigError, ModelError
+from tokenskip.scorers._classifier import Classifier
 from tokenskip.scorers.llmlingua2 import LLMLingua2, chunk, word_spans
 from tokenskip.scorers.llmlingua_rule import LLMLinguaRule, _counter
 from tokenskip.types import Trajectory
@@ -171,7 +172,7 @@ def test_the_preset_is_the_three_options_and_one_pass_serves_all_rates(checkpoin
     spelled = LLMLinguaRule(checkpoints["xlmr"], device="cpu", **OPTIONS["official-llama3"])
     assert preset.compress(SENTENCES, RATES) == spelled.compress(SENTENCES, RATES)
     calls = []
-    hook = preset.classifier.model.register_forward_hook(lambda *_: calls.append(1))
+    hook = preset.classifier.model.classifier.register_forward_hook(lambda *_: calls.append(1))
     preset.compress(SENTENCES[:2], RATES)
     hook.remove()
     assert len(calls) == 1
@@ -210,6 +211,30 @@ def test_a_loaded_model_and_the_random_state_stay_as_they_were(checkpoints, coun
     assert "\n" in rule.compress(["So it is.\nAnd more words follow here."], [0.5])[0][0]
     assert (len(tokenizer), model.config.vocab_size) == (before, size)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("family", ["xlmr", "bert"])
+def test_texts_laid_end_to_end_are_scored_as_the_padded_ones(checkpoints, family):
+    classifier = Classifier(checkpoints[family], device="cpu", batch_tokens=300)
+    rng = random.Random(1)
+    pad = classifier.model.config.pad_token_id
+    rows = [[rng.randrange(5, 90) for _ in range(rng.choice((1, 2, 7, 60, 200, 512)))] for _ in range(30)]
+    rows[3][0] = rows[7][-1] = pad  # the padding token written in a text
+    masks = [[1] * len(row) for row in rows]
+    masks[5][0] = 0
+    packed = dict(classifier.keep_probabilities(rows, masks))
+    batched = []
+    hook = classifier.model.classifier.register_forward_hook(lambda _, given, __: batched.append(given[0].dim()))
+    list(classifier.keep_probabilities(rows, masks))
+    hook.remove()
+    assert {2, 3} == set(batched), "both ways are taken"
+    classifier.packed = False
+    padded = dict(classifier.keep_probabilities(rows, masks))
+    assert packed.keys() == padded.keys() == set(range(30))
+    for i, row in enumerate(rows):
+        assert packed[i].shape == (len(row),)
+        assert packed[i] == pytest.approx(padded[i], abs=2e-5), i
+    assert list(classifier.keep_probabilities([])) == []
 
 
 @pytest.mark.parametrize("framing", ["trained", "upstream"])

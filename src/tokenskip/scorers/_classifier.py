@@ -1,7 +1,8 @@
 """A token-classification checkpoint (XLM-RoBERTa or BERT, two labels) and p(keep) of its tokens, batched.
 
-What `llmlingua2` and `llmlingua_rule` share. Batches are sorted by length, padded to their own longest row, and on a
-CPU kept small enough that a layer's activations stay in the cache.
+What `llmlingua2` and `llmlingua_rule` share. On a GPU batches are sorted by length and padded to their own longest row.
+On a CPU texts are laid end to end without padding (`_packed`), in batches small enough that a layer's activations stay
+in the cache.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 
 from tokenskip.errors import ConfigError, ModelError, unknown_name
 from tokenskip.scorers._causal import batches
+from tokenskip.scorers._packed import packed_logits, packs
 
 DEFAULT_MODEL = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -48,8 +50,9 @@ class Classifier:
         reserved = config.pad_token_id + 1 if self.family == "xlm-roberta" else 0  # RoBERTa counts positions from there
         self.max_length = min(512, config.max_position_embeddings - reserved)
         self.batch_tokens = batch_tokens
+        self.packed = model.device.type == "cpu" and not config.is_decoder
         if model.device.type == "cpu":
-            self.batch_tokens = min(batch_tokens, max(256, 2**19 // config.hidden_size))
+            self.batch_tokens = min(batch_tokens, max(1024, 2**18 // config.hidden_size))
 
     def keep_probabilities(
         self, rows: Sequence[Sequence[int]], masks: Sequence[Sequence[int]] | None = None
@@ -59,7 +62,27 @@ class Classifier:
         `rows` are whole inputs, framing included; `masks` hides single tokens of them from attention.
         """
         pad_id = self.model.config.pad_token_id or 0
-        for batch in batches([len(row) for row in rows], self.batch_tokens):
+        plain = [
+            i for i, row in enumerate(rows) if self.packed and pad_id not in row and (masks is None or all(masks[i]))
+        ]
+        yield from self._packed(rows, plain)
+        rest = sorted(set(range(len(rows))) - set(plain))
+        yield from self._padded(rows, masks, rest, pad_id)
+
+    def _packed(self, rows: Sequence[Sequence[int]], which: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        for group in packs([len(rows[i]) for i in which], self.batch_tokens):
+            batch = [which[i] for i in group]
+            with torch.inference_mode():
+                logits = packed_logits(self.model, [rows[i] for i in batch])
+                keep = torch.softmax(logits.float(), dim=-1)[:, 1].cpu()
+            for index, own in zip(batch, keep.split([len(rows[i]) for i in batch]), strict=True):
+                yield index, own.numpy()
+
+    def _padded(
+        self, rows: Sequence[Sequence[int]], masks: Sequence[Sequence[int]] | None, which: Sequence[int], pad_id: int
+    ) -> Iterator[tuple[int, Any]]:
+        for group in batches([len(rows[i]) for i in which], self.batch_tokens):
+            batch = [which[i] for i in group]
             width = len(rows[batch[0]])
             ids = torch.full((len(batch), width), pad_id, dtype=torch.long)
             mask = torch.zeros((len(batch), width), dtype=torch.long)
