@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenskip.config import PromptConfig
-from tokenskip.split import split_completion
-from tokenskip.types import Finish
+from tokenskip.generate import trajectory_of
+from tokenskip.split import UNCLOSED, split_completion
+from tokenskip.types import Completion, Finish, Problem
 
 TRIGGER = PromptConfig(answer="trigger")
 BOXED = PromptConfig(answer="boxed")
@@ -31,6 +32,18 @@ CASES: dict[str, tuple[PromptConfig, str, str]] = {  # the output is the two par
     "the last box": (BOXED, "Try \\boxed{3}. No.", "\nIt is \\boxed{17}.\n"),
     "box in an equation": (BOXED, "\\[\n\\begin{align*}\nS &= a - b \\\\", "\n&= \\boxed{p - q}.\n\\end{align*}\n\\]"),
     "box in the only sentence": (BOXED, "", "We get $12 + 5 = \\boxed{17}$."),
+    "llama on gsm8k": (TRIGGER, "## Step 1: 16 - 3 - 4 = 9\nShe sells 9.\n\n## Step 2: 9 * 2 = 18",
+                       "\n\nThe final answer is: $\\boxed{18}$"),
+    "qwen on gsm8k": (BOXED, "She has \\( 16 - 3 - 4 = 9 \\) eggs.\n\n\\[ 9 \\times 2 = 18 \\]",
+                      "\n\nTherefore, Janet makes \\(\\boxed{18}\\) dollars."),
+    "box in a display of its own": (BOXED, "We get\n\\[ 3 + 4 = 7 \\]\nso the sum is:", "\n\\[\n\\boxed{7}\n\\]"),
+    "box between dollars": (BOXED, "It is 7.", "\n\n$$\n\\boxed{7}\n$$"),
+    "box in an aligned display": (BOXED, "It is 7.", "\n\\[\n\\begin{aligned}\nx &= \\boxed{7}\n\\end{aligned}\n\\]"),
+    "box with braces": (BOXED, "Halve it.", " The answer is $\\boxed{\\frac{1}{\\sqrt{2}}}$."),
+    "choice": (TRIGGER, "A bank is no river.\nOnly (C) fits.", "\nThe final answer is (C)."),
+    "r1: the box stands in both": (THINK, "Okay. 9 * 2 is \\boxed{18}? Let me check. Yes.",
+                                   "\n</think>\n\n**Answer:** \\boxed{18}"),
+    "qwen3 without thinking": (THINK, "", "\n\n</think>\n\nIt is 18."),
     "think": (THINK, "Okay, 12 + 5 is 17. Wait, yes.", "\n</think>\n\nThe answer is \\boxed{17}."),
     "think twice": (THINK, "Hm.", "\n</think>\nA </think> in the answer: 17"),
 }
@@ -57,7 +70,7 @@ def test_an_opening_tag_in_the_output_is_not_part_of_the_chain(opening: str) -> 
         (TRIGGER, "12 + 5 = 17.", "stop", "no answer"),
         (BOXED, "So it is 17.", "stop", "no answer"),
         (THINK, "Hm, 12 + 5 =", "length", "truncated"),
-        (THINK, "Hm, 17. Done.", "stop", "no answer"),
+        (THINK, "Hm, 17. Done.", "stop", "truncated: <think> is not closed"),
         (TRIGGER, "", "error", "no answer"),
     ],
 )
@@ -90,3 +103,10 @@ def test_a_megabyte_takes_no_time() -> None:
     text = "It is \\boxed{" * 80_000 + ". " * 100_000
     assert split_completion(text, "stop", BOXED).reason is None
     assert split_completion(text + " The final answer is 3", "stop", TRIGGER).tail.endswith("answer is 3")
+
+
+def test_an_unclosed_think_block_is_recorded_as_the_reason() -> None:
+    problem = Problem(id="a", question="?", gold="17")
+    for text, reason in (("<think>\nHm, 17. Done.", UNCLOSED), ("<think>\nHm.\n</think>\n17", None)):
+        one = trajectory_of(problem, 1.0, Completion(text=text, n_tokens=5), THINK, len)
+        assert (one.head, one.dropped) == ("<think>\n", reason)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tokenskip.config import PromptConfig
 from tokenskip.errors import TokenskipError
-from tokenskip.split import split_completion
+from tokenskip.split import UNCLOSED, split_completion
 from tokenskip.types import Backend, Completion, Problem, Prompt, Sampling, Trajectory
 
 TokenCount = Callable[[str], int]
@@ -108,4 +108,6 @@ def trajectory_of(
         n_cot_tokens=count(split.cot),
         finish=completion.finish,
     )
-    return trajectory.drop(f"backend error: {completion.error}") if completion.error else trajectory
+    if completion.error:
+        return trajectory.drop(f"backend error: {completion.error}")
+    return trajectory.drop(UNCLOSED) if split.reason == UNCLOSED else trajectory

@@ -7,7 +7,9 @@ run untouched:
     tokenizer = add_ratio_control(AutoTokenizer.from_pretrained(...))
     tokenizer.apply_chat_template(messages, add_generation_prompt=True, compression_ratio=0.6)
 
-Without `compression_ratio`, or with 1 or None, the rendering is the original template's, byte for byte.
+Without `compression_ratio`, or with 1 or None, the rendering is the original template's, byte for byte. That includes
+a delimiter that a user wrote: a server that lets strangers write user turns should set a default ratio other than 1, or
+refuse the delimiter itself. With a ratio, user turns are cleaned of it.
 """
 
 from __future__ import annotations
@@ -25,28 +27,41 @@ _BEGIN, _END = "{#- tokenskip: ratio control -#}", "{#- tokenskip: end -#}"
 # Every construct here also exists in MiniJinja, so servers written in Rust or C++ render the same bytes.
 # No loop is over `m['content']` itself: vLLM and SGLang take that for a template that wants content as parts, and hand
 # parts to a model's own template that takes text.
-# A delimiter inside the user's own text is taken out whenever a ratio is asked for: only the caller sets the ratio.
+# Only the caller sets the ratio: whenever one is asked for, a delimiter in any user turn is taken out first, also one
+# that is put together of two parts, or appears only when another has been taken out (`<e<eos>os>`): such a text loses
+# the delimiter's first character everywhere. System, assistant and tool turns are the operator's, and stay.
 _CONTROL = """\
 {%- if compression_ratio is defined and compression_ratio is not none and (compression_ratio | float) != 1.0 -%}
-{%- set tsk = namespace(last=-1, out=[], ratio=(compression_ratio | float | round(4)), parts=[], text=-1, given=[]) -%}
+{%- set tsk = namespace(last=-1, out=[], parts=[], text=-1, given=[], all='') -%}
+{%- set tsk.ratio = compression_ratio | float | round(4) -%}
 {%- if tsk.ratio <= 0 or tsk.ratio > 1 -%}
 {{- raise_exception('compression_ratio must be above 0 and at most 1, given: ' + (compression_ratio | string)) -}}
 {%- endif -%}
-{%- set tsk_mark = DELIMITER + (tsk.ratio | string) + DELIMITER -%}
+{%- set tsk_cut = DELIMITER -%}
+{%- set tsk_mark = tsk_cut + (tsk.ratio | string) + tsk_cut -%}
 {%- for m in messages -%}{%- if m['role'] == 'user' -%}{%- set tsk.last = loop.index0 -%}{%- endif -%}{%- endfor -%}
 {%- for m in messages -%}
-{%- if loop.index0 != tsk.last -%}
+{%- set tsk_end = tsk_mark if loop.index0 == tsk.last else '' -%}
+{%- if m['role'] != 'user' or not m['content'] -%}
 {%- set tsk.out = tsk.out + [m] -%}
 {%- elif m['content'] is string -%}
-{%- set tsk.out = tsk.out + [{'role': 'user', 'content': m['content'] | replace(DELIMITER, '') + tsk_mark}] -%}
+{%- set tsk.all = m['content'] | replace(tsk_cut, '') -%}
+{%- if tsk_cut in tsk.all -%}{%- set tsk.all = tsk.all | replace(tsk_cut[:1], '') -%}{%- endif -%}
+{%- set tsk.out = tsk.out + [{'role': 'user', 'content': tsk.all + tsk_end}] -%}
 {%- else -%}
-{%- set tsk.given = m['content'] -%}
-{%- for p in tsk.given -%}{%- if p['type'] == 'text' -%}{%- set tsk.text = loop.index0 -%}{%- endif -%}{%- endfor -%}
+{%- set tsk.given = m['content'] -%}{%- set tsk.parts = [] -%}{%- set tsk.text = -1 -%}{%- set tsk.all = '' -%}
+{%- for p in tsk.given -%}
+{%- if p['type'] == 'text' -%}
+{%- set tsk.text = loop.index0 -%}{%- set tsk.all = tsk.all + (p['text'] | replace(tsk_cut, '')) -%}
+{%- endif -%}
+{%- endfor -%}
 {%- for p in tsk.given -%}
 {%- if p['type'] != 'text' -%}{%- set tsk.parts = tsk.parts + [p] -%}
 {%- else -%}
-{%- set tsk_end = tsk_mark if loop.index0 == tsk.text else '' -%}
-{%- set tsk.parts = tsk.parts + [{'type': 'text', 'text': p['text'] | replace(DELIMITER, '') + tsk_end}] -%}
+{%- set tsk_text = p['text'] | replace(tsk_cut, '') -%}
+{%- if tsk_cut in tsk.all -%}{%- set tsk_text = tsk_text | replace(tsk_cut[:1], '') -%}{%- endif -%}
+{%- set tsk_mine = tsk_end if loop.index0 == tsk.text else '' -%}
+{%- set tsk.parts = tsk.parts + [{'type': 'text', 'text': tsk_text + tsk_mine}] -%}
 {%- endif -%}
 {%- endfor -%}
 {%- set tsk.out = tsk.out + [{'role': 'user', 'content': tsk.parts}] -%}
@@ -79,7 +94,8 @@ def add_ratio_control(tokenizer: Any, delimiter: str = "eos_token") -> Any:
     paper's authors released for Qwen. Calling it again replaces the control that is there.
 
     Raises:
-        ModelError: the tokenizer has no eos token to enclose the ratio with, or several templates by name.
+        ModelError: the tokenizer has no eos token to enclose the ratio with, several templates by name, or one that
+            fails on a single question or does not pass the end of a question on.
     """
     if delimiter == "eos_token" and not tokenizer.eos_token:
         raise ModelError("the tokenizer has no eos token: set prompt.delimiter to the text that encloses the ratio")
@@ -90,7 +106,42 @@ def add_ratio_control(tokenizer: Any, delimiter: str = "eos_token") -> Any:
         template = template.partition(_END)[2]
     literal = "eos_token" if delimiter == "eos_token" else json.dumps(delimiter, ensure_ascii=False)
     tokenizer.chat_template = _BEGIN + _CONTROL.replace("DELIMITER", literal) + _END + template
+    try:
+        _check_control(tokenizer, tokenizer.eos_token if delimiter == "eos_token" else delimiter)
+    except ModelError:
+        tokenizer.chat_template = template
+        raise
     return tokenizer
+
+
+def _check_control(tokenizer: Any, delimiter: str) -> None:
+    """ModelError when the template under the control cannot carry the marker."""
+    ask = [{"role": "user", "content": "Which?"}]
+    try:
+        rendered = _render(tokenizer, ask, 0.5)
+    except ModelError:  # some templates insist on a system turn
+        rendered = _render(tokenizer, [{"role": "system", "content": "Be kind."}, *ask], 0.5)
+    if f"Which?{delimiter}0.5{delimiter}" not in rendered:
+        raise ModelError(
+            f"the chat template does not pass the end of a question on: asked for 'Which?{delimiter}0.5{delimiter}', "
+            f"it rendered {rendered[-80:]!r}; set prompt.delimiter to another text, or mend the template"
+        )
+
+
+def _render(tokenizer: Any, messages: Sequence[Message], ratio: float) -> str:
+    """The rendered prompt; ModelError with the template's own words when it refuses the messages."""
+    from jinja2 import TemplateError
+
+    try:
+        rendered: str = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=False, **ratio_kwargs(ratio)
+        )
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        roles = ", ".join(str(message["role"]) for message in messages)
+        hint = "; leave prompt.system out, or write it into prompt.template" if "system" in roles else ""
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"the chat template fails on the turns {roles}: {reason}{hint}") from None
+    return rendered
 
 
 def has_ratio_control(template: str | None) -> bool:
@@ -100,11 +151,19 @@ def has_ratio_control(template: str | None) -> bool:
 
 class Prompts:
     """Questions -> prompts for one tokenizer and one `PromptConfig`; gives the tokenizer's template the ratio control.
+
+    Raises:
+        ModelError: a tokenizer without an eos token, or a template that cannot render the configured turns.
     """
 
     def __init__(self, tokenizer: Any, config: PromptConfig) -> None:
+        if not tokenizer.eos_token:
+            raise ModelError(
+                'the tokenizer has no eos token, so no completion could end: add "eos_token" to tokenizer_config.json'
+            )
         self.tokenizer = add_ratio_control(tokenizer, config.delimiter)
         self.config = config
+        self.text(self.messages("Which?"))  # a template that refuses the system turn says so before a model loads
 
     def messages(self, question: str, instruction: str = "") -> tuple[Message, ...]:
         """The chat turns of a question; `instruction` goes behind it, as prompt-only baselines do."""
@@ -116,10 +175,7 @@ class Prompts:
 
     def text(self, messages: Sequence[Message], ratio: float = 1.0) -> str:
         """The rendered prompt, up to and including the beginning of the assistant's turn."""
-        rendered: str = self.tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=False, **ratio_kwargs(ratio)
-        )
-        return rendered
+        return _render(self.tokenizer, messages, ratio)
 
     def prompt(
         self, question: str, ratio: float = 1.0, *, instruction: str = "", prefill: str = "", cap: int | None = None

@@ -5,13 +5,14 @@ Three formats (`PromptConfig.answer`). In each, `output == head + cot + tail`, c
     trigger   the tail begins with the sentence that holds the LAST occurrence of the trigger words (in any case). The
               last one, because a chain may speak of "the final answer" before it gives it, and one tail must not
               swallow the reasoning between two. A chain of a single sentence divides at the trigger itself.
-    boxed     the tail begins with the sentence that holds the last `\\boxed{`
+    boxed     the tail begins with the sentence that holds the last `\\boxed{`; lines before it
+              that only open its formula (`\\[`, `$$`, `\\begin{...}`) are the tail's too
     think     the CoT ends at the first `</think>`, as inference engines read it. Where the template opens the block,
               the output begins inside it; an opening tag in the output itself is the head, and is not pruned.
 
 A sentence begins behind a line break or behind `.`, `!`, `?` and a space; the white space before it is the tail's, so
 that a pruned CoT can be put in front of the tail as it is. A completion that hit the token cap, or that has no answer,
-is all CoT (its tokens count) with a reason.
+is all CoT (its tokens count) with a reason; so is one that stopped inside its think block.
 
     python -c "from tokenskip.split import *; from tokenskip.config import PromptConfig
     print(split_completion('1 + 1 = 2. The final answer is 2.', 'stop', PromptConfig()))"
@@ -26,10 +27,12 @@ from tokenskip.config import PromptConfig
 from tokenskip.types import Finish
 
 TRUNCATED = "truncated"
+UNCLOSED = "truncated: <think> is not closed"
 NO_ANSWER = "no answer"
 
 _OPENING = re.compile(r"\s*<think>\n?")
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]*_]*(?=\s)|[。！？]")
+_DISPLAY = re.compile(r"(?:^|(?<=\n))[ \t]*(?:\\\[|\$\$|\\begin\{\w+\*?\})\s*\Z")  # a line that only opens a formula
 _LIST_NUMBER = re.compile(r"\s*[#*>\-\s]*\d{1,3}\.")
 
 
@@ -53,7 +56,7 @@ def split_completion(output: str, finish: Finish, prompt: PromptConfig) -> Split
         return Split(body, "", TRUNCATED if finish == "length" else NO_ANSWER, head)
     at = _ANSWER_START[prompt.answer](body, prompt)
     if at is None:
-        return Split(body, "", NO_ANSWER, head)
+        return Split(body, "", UNCLOSED if prompt.answer == "think" else NO_ANSWER, head)
     at = len(body[:at].rstrip())
     return Split(body[:at], body[at:], None, head)
 
@@ -69,7 +72,12 @@ def _at_trigger(text: str, prompt: PromptConfig) -> int | None:
 
 def _at_box(text: str, prompt: PromptConfig) -> int | None:
     at = text.rfind("\\boxed{")
-    return None if at < 0 else _sentence_start(text, at)
+    if at < 0:
+        return None
+    start = _sentence_start(text, at)
+    while opened := _DISPLAY.search(text, max(0, start - 80), start):
+        start = _sentence_start(text, opened.start())
+    return start
 
 
 def _at_think_end(text: str, prompt: PromptConfig) -> int | None:
