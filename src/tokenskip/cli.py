@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from tokenskip.commands.doctor import doctor
+from tokenskip.commands.export import export
 from tokenskip.commands.merge import merge
 from tokenskip.commands.prune import prune
 from tokenskip.commands.push import push
@@ -66,7 +67,7 @@ def run(
     """Run a recipe from the questions to the report; a killed run goes on where it stopped."""
     config = read_recipe(recipe, set_ or [], limit)
     if dry_run:
-        from tokenskip.preview import dry_run as show
+        from tokenskip.dryrun import dry_run as show
 
         quiet()
         show(config)
@@ -174,6 +175,7 @@ app.command()(merge)
 app.command(context_settings={"allow_extra_args": True})(serve)
 app.command()(doctor)
 app.command()(push)
+app.command()(export)
 
 
 def _run_all(config: Any, out: Path) -> None:

@@ -144,6 +144,16 @@ def _render(tokenizer: Any, messages: Sequence[Message], ratio: float) -> str:
     return rendered
 
 
+def mark_question(text: str, ratio: float, delimiter: str) -> str:
+    """A user turn as the template's control writes it: the text without delimiters, and the marker; the text for 1."""
+    if ratio == 1:
+        return text
+    text = text.replace(delimiter, "")
+    if delimiter in text:
+        text = text.replace(delimiter[:1], "")
+    return f"{text}{delimiter}{spell_ratio(ratio)}{delimiter}"
+
+
 def has_ratio_control(template: str | None) -> bool:
     """Whether a chat template knows `compression_ratio` the way this package writes it."""
     return bool(template) and _END in str(template)
@@ -163,6 +173,7 @@ class Prompts:
             )
         self.tokenizer = add_ratio_control(tokenizer, config.delimiter)
         self.config = config
+        self.delimiter: str = tokenizer.eos_token if config.delimiter == "eos_token" else config.delimiter
         self.text(self.messages("Which?"))  # a template that refuses the system turn says so before a model loads
 
     def messages(self, question: str, instruction: str = "") -> tuple[Message, ...]:
