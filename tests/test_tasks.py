@@ -181,6 +181,10 @@ def test_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"name": "jsonl", "fields": {"answer": "a"}}, "unknown field 'answer'"),
         ({"name": "jsonl", "options": {"numerc": True}}, "did you mean 'numeric'"),
         ({"name": "jsonl", "options": {"numeric": "yes"}}, "true or false"),
+        ({"name": "jsonl", "options": {"answer_fn": "nope"}}, "must be package.module:attr"),
+        ({"name": "jsonl", "options": {"answer_fn": "no_such_module:f"}}, "there is no module 'no_such_module'"),
+        ({"name": "jsonl", "options": {"answer_fn": "math:pi"}}, "float is no function"),
+        ({"name": "choice", "options": {"choice": "c"}}, "did you mean 'choices'"),
         ({"name": "gsm8k", "options": {"numeric": True}}, "it has none"),
         ({"name": "embedded", "options": {"deve": True}}, "did you mean 'dev'"),
         ({"name": "embedded", "train": "mine.jsonl"}, "task.train needs a task that reads files"),
@@ -218,3 +222,96 @@ def test_embedded_problems_are_the_same_every_time_and_grade_themselves() -> Non
         assert answer is not None
         assert task.grade(answer, problem.gold).correct is True
         assert task.grade(str(int(problem.gold) + 1), problem.gold).correct is False
+
+
+def last_word(tail: str) -> str | None:
+    """An `answer_fn` as a user writes it."""
+    return tail.split()[-1].strip(".") if tail.strip() else None
+
+
+def test_an_answer_function_of_ones_own() -> None:
+    task = JsonlTask(TaskConfig(name="jsonl", options={"answer_fn": f"{__name__}:last_word"}))
+    assert task.extract("\nThe final answer is not 7 but red.") == "red"
+    assert task.grade(task.extract(" So it is red.") or "", "red").correct is True
+    assert task.extract("  ") is None
+    broken = JsonlTask(TaskConfig(name="jsonl", options={"answer_fn": "math:sqrt"}))
+    with pytest.raises(ConfigError, match=r"answer_fn math:sqrt failed on 'x': TypeError"):
+        broken.extract("x")
+
+
+CSQA = {
+    "id": "1afa02df", "question": "Where would you find a bank that is wet?", "question_concept": "bank",
+    "choices": {"label": ["A", "B", "C"], "text": ["town", "river", "market"]}, "answerKey": "B",
+}  # fmt: skip
+MMLU = {
+    "question": "What is the order of 2 in Z_7?", "subject": "abstract_algebra", "choices": ["1", "2", "3", "6"],
+    "answer": 2,
+}  # fmt: skip
+ARC = {"question": "Ice is?", "choices": {"label": ["1", "2"], "text": ["warm", "cold"]}, "answer": "2"}
+
+
+@pytest.mark.parametrize(
+    ("row", "fields", "question", "gold", "level"),
+    [
+        (CSQA, {"gold": "answerKey"}, "Where would you find a bank that is wet?\n(A) town\n(B) river\n(C) market",
+         "B", None),
+        (MMLU, {}, "What is the order of 2 in Z_7?\n(A) 1\n(B) 2\n(C) 3\n(D) 6", "C", "abstract_algebra"),
+        (ARC, {}, "Ice is?\n(A) warm\n(B) cold", "B", None),
+        ({**ARC, "answer": "cold"}, {}, "Ice is?\n(A) warm\n(B) cold", "B", None),
+    ],
+)  # fmt: skip
+def test_choices(row: dict[str, object], fields: dict[str, str], question: str, gold: str, level: str | None,
+                 tmp_path: Path) -> None:  # fmt: skip
+    source = write(tmp_path / "mine.jsonl", row)
+    task = load("task", "choice", TASKS)(TaskConfig(name="choice", test=source, fields=fields))
+    (problem,) = task.problems("test")
+    assert (problem.question, problem.gold, problem.level) == (question, gold, level)
+    for letter in "ABCD":
+        answer = task.extract(f"\nThe final answer is ({letter}).")
+        assert answer is not None
+        assert task.grade(answer, problem.gold).correct is (letter == gold)
+
+
+@pytest.mark.parametrize(
+    ("tail", "letter"),
+    [
+        (" The final answer is C.", "C"),
+        (" The final answer is: (C) market", "C"),
+        ("\n\n**The final answer is** **C**", "C"),
+        (" So the answer is \\boxed{C}.", "C"),
+        (" It is $\\boxed{\\text{(C)}}$", "C"),
+        (" It is \\boxed{C) market}", "C"),
+        ("\n</think>\n\nC. market", "C"),
+        ("\n</think>\n\nNot (A), but (C).", "C"),
+        (" The correct answer is option C, not a bank.", "C"),
+        (" The answer is a market.", None),
+        (" I would say market.", None),
+        ("", None),
+    ],
+)
+def test_a_letter_is_found_only_where_it_is_the_answer(tail: str, letter: str | None) -> None:
+    assert load("task", "choice", TASKS)(TaskConfig(name="choice")).extract(tail) == letter
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"choices": None}, "field 'choices' must be a list of choices"),
+        ({"choices": "A or B"}, "field 'choices' must be a list of choices"),
+        ({"choices": ["one"]}, "2 to 26 choices"),
+        ({"choices": {"label": ["A"], "text": ["x", "y"]}}, "a label for each"),
+        ({"answer": 4}, "gold answer '4' is none of A, B, C, D"),
+        ({"answer": "E"}, "gold answer 'E' is none of A, B, C, D"),
+    ],
+)
+def test_choices_that_are_wrong(change: dict[str, object], error: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "mine.jsonl", MMLU, {**MMLU, **change})
+    with pytest.raises(DataError, match=error) as caught:
+        list(load("task", "choice", TASKS)(TaskConfig(name="choice", test=source)).problems("test"))
+    assert str(caught.value).startswith(f"{source} line 2: ")
+
+
+def test_a_whole_solution_as_gold_of_math(tmp_path: Path) -> None:
+    source = write(tmp_path / "mine.jsonl", {"problem": "?", "solution": "So $x = \\boxed{\\frac{1}{2}}$."})
+    task = Math500(TaskConfig(name="math500", train=source, fields={"gold": "solution"}))
+    assert [problem.gold for problem in task.problems("train")] == ["\\frac{1}{2}"]

@@ -50,7 +50,7 @@ class ModelConfig(Section):
 class TaskConfig(Section):
     """Where problems come from and how answers are compared."""
 
-    name: str = Field("embedded", description="embedded, gsm8k, math500, jsonl, or package.module:attr")
+    name: str = Field("embedded", description="embedded, gsm8k, math500, choice, jsonl, or package.module:attr")
     train: str | None = Field(None, description="training problems: a local file, or a hub id; None: the task's own")
     test: str | None = Field(None, description="evaluation problems, likewise")
     train_limit: int | None = Field(None, ge=1, description="use the first N training problems")

@@ -15,6 +15,7 @@ TASKS = {
     "gsm8k": "tokenskip.tasks.gsm8k:Gsm8k",
     "math500": "tokenskip.tasks.math500:Math500",
     "jsonl": "tokenskip.tasks.jsonl:JsonlTask",
+    "choice": "tokenskip.tasks.choice:Choice",
 }
 BACKENDS = {
     "hf": "tokenskip.backends.hf:HfBackend",

@@ -4,6 +4,8 @@ Reads `problem`, `answer`, `level` and `unique_id` from a local file or from Hug
 has the test problems only.
 
     tokenskip run RECIPE.yaml --set task.name=math500 --set task.train=train.jsonl --set task.test=test.jsonl
+
+A gold field may also hold a whole solution, as the MATH training data does: its last box is the answer.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from tokenskip.answers import extract_boxed
 from tokenskip.tasks._base import RowsTask
 
 
@@ -25,3 +28,7 @@ class Math500(RowsTask):
         "gold": "answer",
         "level": "level",
     }
+
+    def gold(self, text: str, where: str) -> str:
+        """The answer, or what the last box of a whole solution holds."""
+        return extract_boxed(text) or text.strip()
