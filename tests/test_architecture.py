@@ -17,11 +17,11 @@ LAYERS = (
     ("answers", "arms", "atoms", "equations", "jsonl", "metrics", "prompts", "prune", "split", "verifier"),
     ("embedded", "grade", "grade_worker", "models", "plugins", "server", "store"),
     ("backends", "scorers", "tasks"),
-    ("dataset", "distill", "doctor", "engine", "evaluate", "generate", "merge", "train"),
+    ("dataset", "distill", "doctor", "engine", "evaluate", "export", "generate", "merge", "train"),
     ("results", "report", "card", "objects"),
     ("job",),
     ("pipeline",),
-    ("console", "files", "preview", "rules"),
+    ("console", "dryrun", "files", "preview", "rules"),
     ("commands",),
     ("cli", "__init__"),
 )

@@ -241,3 +241,32 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch: Any, capsys: Any, chains: P
     monkeypatch.setattr("tokenskip.files.grade_file", interrupted)
     assert call(monkeypatch, "grade", chains, "-o", tmp_path / "out.jsonl") == 130
     assert "everything computed is kept: the same command goes on from here" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_one_line(
+    fails: Any, tmp_path: Path, model_folder: Path, monkeypatch: Any
+) -> None:
+    def line(path: str) -> str:
+        return str(fails("run", recipe(tmp_path, model_folder, model={"path": path}), "--out", tmp_path / "run"))
+
+    assert "no model folder ./missing: give 'embedded', a local folder, or a hub id" in line("./missing")
+    assert "no model folder" in line(str(tmp_path / "missing" / "model"))
+    assert "holds no model (no config.json in it)" in line(str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    offline = line("models/missing")
+    assert "neither a folder here nor in the local hub cache" in offline
+    assert "HF_HUB_OFFLINE is set: unset it, or give the path of a local copy" in offline
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_context_that_is_too_short_is_one_line_before_weights_load(
+    monkeypatch: Any, capsys: Any, tmp_path: Path, model_folder: Path
+) -> None:
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("tokenskip.objects.load_model", loaded)
+    file = recipe(tmp_path, model_folder, generate={"backend": "hf", "max_new_tokens": 512})
+    assert call(monkeypatch, "run", file, "--out", tmp_path / "run") == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "has a context of 512 tokens, too short for a prompt" in line

@@ -18,8 +18,10 @@ EMBEDDED = "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
 
 
-def resolve_model(path: str) -> str:
+def resolve_model(path: str, *, reachable: bool = True) -> str:
     """`path` as transformers takes it: a folder that holds a model, or a hub id that can be reached.
+
+    With `reachable=False` a hub id need not be to be had at the moment.
 
     Raises:
         ModelError: there is no such folder, it holds no model, or the hub id is neither cached nor reachable.
@@ -37,12 +39,17 @@ def resolve_model(path: str) -> str:
         raise ModelError(f"{path} is a file: give the folder that holds the model")
     if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
         raise ModelError(f"no model folder {path}: give 'embedded', a local folder, or a hub id like Qwen/Qwen2.5-7B")
-    if _is_offline() and not _is_cached(path):
+    if reachable and _is_offline() and not _is_cached(path):
         raise ModelError(
             f"{path} is neither a folder here nor in the local hub cache, and HF_HUB_OFFLINE is set: "
             "unset it, or give the path of a local copy"
         )
     return path
+
+
+def is_here(source: str) -> bool:
+    """Whether a resolved model needs no download: a folder, or in the local hub cache."""
+    return Path(source).expanduser().is_dir() or _is_cached(source)
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
@@ -100,6 +107,27 @@ def load_model(config: ModelConfig, adapter: Path | None = None, *, fold: bool =
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{config.path}: the model cannot be loaded: {_first_line(error)}") from None
     return model.to(device).eval()
+
+
+def check_context(config: ModelConfig, n_prompt: int, cap: int) -> None:
+    """ModelError when not even a prompt of `n_prompt` tokens and `cap` new ones fit the model's context window.
+
+    Reads the model's configuration only, so that it is told before weights are loaded.
+    """
+    from transformers import AutoConfig
+
+    try:
+        found = AutoConfig.from_pretrained(
+            resolve_model(config.path), revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{config.path}: its configuration cannot be read: {_first_line(error)}") from None
+    context = getattr(found, "max_position_embeddings", None)
+    if context and n_prompt + cap > context:
+        raise ModelError(
+            f"{config.path} has a context of {context} tokens, too short for a prompt ({n_prompt} tokens without the "
+            f"question) and generate.max_new_tokens={cap}: set that to less than {max(context - n_prompt, 1)}"
+        )
 
 
 def pick_device(device: str) -> str:

@@ -14,7 +14,7 @@ from tokenskip import plugins
 from tokenskip.arms import ARMS
 from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, unknown_name
-from tokenskip.models import load_model, load_tokenizer, resolve_model
+from tokenskip.models import check_context, load_model, load_tokenizer, resolve_model
 from tokenskip.prompts import Prompts
 from tokenskip.types import Backend, Scorer, Trajectory
 
@@ -64,6 +64,7 @@ def make_backend(
     wanted = inspect.signature(factory).parameters
     chosen = {name: value for name, value in provided.items() if name in wanted}
     if "model" in wanted:
+        check_context(config.model, len(prompts.prompt("").token_ids), config.generate.max_new_tokens)
         chosen["model"] = load_model(config.model, adapter)
     made: Backend = factory(**chosen, **config.generate.options)
     return made

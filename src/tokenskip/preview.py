@@ -1,4 +1,4 @@
-"""What a person looks at in a terminal: kept and skipped text in colour, an answer beside a shorter one, a dry run."""
+"""What a person looks at in a terminal: kept and skipped text in colour, an answer beside a shorter one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.columns import Columns
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
@@ -21,7 +20,6 @@ from tokenskip.errors import ConfigError, ModelError
 from tokenskip.files import read_chains
 from tokenskip.generate import complete
 from tokenskip.models import EMBEDDED, load_model, load_tokenizer, resolve_model
-from tokenskip.objects import check_scorer
 from tokenskip.prompts import Prompts, spell_ratio
 from tokenskip.prune import token_counter
 from tokenskip.store import read_manifest, read_rows
@@ -135,37 +133,3 @@ def _panel(title: str, one: Trajectory, seconds: float) -> Panel:
     measured = f"{one.n_cot_tokens} CoT tokens, {seconds:.2f} s"
     return Panel(text, title=Text(title), subtitle=measured, title_align="left")
 
-
-def dry_run(config: RunConfig) -> None:
-    """Resolve everything a run needs and show it: settings, prompts with what is trained on, sizes; nothing is run.
-
-    Raises:
-        TokenskipError: whatever would stop the run before its first stage.
-    """
-    console = Console()
-    task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
-    plugins.load("backend", config.generate.backend, plugins.BACKENDS)
-    check_scorer(config)
-    source = resolve_model(config.model.path)
-    local = Path(source).exists()
-    console.print(f"model: {source}" + ("" if local else " (would be downloaded)"), markup=False)
-    console.print_json(config.model_dump_json())
-    if not local:
-        return
-    prompts = Prompts(load_tokenizer(config.model), config.prompt)
-    problems = list(islice(task.problems("train", config.task.train_limit), 3))
-    panels = []
-    for problem, ratio in zip(problems, (1.0, config.prune.ratios[0], 0.6), strict=False):
-        text = Text(prompts.text(prompts.messages(problem.question), ratio), "dim")
-        text.append("… chain of thought …", KEPT)
-        text.append(f"{prompts.forced_answer()} {problem.gold}{prompts.tokenizer.eos_token}", KEPT)
-        panels.append(Panel(text, title=Text(f"{problem.id}, ratio {ratio} (green: trained on)"), title_align="left"))
-    console.print(Columns(panels))
-    n_train = sum(1 for _ in task.problems("train", config.task.train_limit))
-    n_test = sum(1 for _ in task.problems("test", config.task.test_limit))
-    rows = n_train * (len(config.prune.ratios) if config.prune.per_trajectory == "all" else 1)
-    cap = config.generate.max_new_tokens
-    console.print(
-        f"{n_train} training problems (at most {n_train * config.generate.samples * cap:,} tokens to generate), "
-        f"at most {rows:,} training rows, {n_test} evaluation problems per arm and ratio"
-    )
