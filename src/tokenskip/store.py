@@ -23,8 +23,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from pydantic import ValidationError
-
 from tokenskip.config import RunConfig, check_config
 from tokenskip.errors import ConfigError, RunError, StageError
 from tokenskip.progress import Progress
@@ -118,7 +116,7 @@ class RunFolder:
         resolved = self.config.model_dump(mode="json")
         if file.exists():
             manifest = read_manifest(self.path)
-            changed = _changed_keys(_with_new_settings(manifest["config"]), resolved)
+            changed = _changed_keys(manifest["config"], resolved)
             blocked = [key for key in changed if self._has_begun(key)]
             if blocked:
                 raise RunError(
@@ -389,13 +387,6 @@ def _changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") ->
         elif before != after:
             changed[name] = f"{name}: {json.dumps(before)} -> {json.dumps(after)}"
     return changed
-
-
-def _with_new_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What an older tokenskip wrote, with the settings that came since; their defaults do what it did."""
-    with suppress(ValidationError):
-        return RunConfig.model_validate(config).model_dump(mode="json")
-    return config
 
 
 def _manifest_head() -> dict[str, Any]:
