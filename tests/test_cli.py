@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -172,7 +173,7 @@ def test_a_dry_run_shows_everything_and_runs_nothing(
     assert call(monkeypatch, "run", file, "--dry-run", "--out", tmp_path / "run", "--limit", "3") == 0
     shown = capsys.readouterr().out
     assert "3 training problems" in shown
-    assert "estimate for 36k parameters" in shown  # read from the headers of the weights
+    assert re.search(r"estimate for \d+k parameters", shown)  # read from the headers of the weights
     assert "GPU-hours of an H100 (generate" in shown
     assert '"scorer": "surprisal"' in shown
     assert not (tmp_path / "run").exists()
@@ -249,7 +250,7 @@ def test_a_model_that_is_not_there_is_one_line(
     fails: Any, tmp_path: Path, model_folder: Path, monkeypatch: Any
 ) -> None:
     def line(path: str) -> str:
-        return str(fails("run", recipe(tmp_path, model_folder, model={"path": path}), "--out", tmp_path / "run"))
+        return str(fails("run", recipe(tmp_path, path), "--out", tmp_path / "run"))
 
     assert "no model folder ./missing: give 'embedded', a local folder, or a hub id" in line("./missing")
     assert "no model folder" in line(str(tmp_path / "missing" / "model"))

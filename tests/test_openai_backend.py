@@ -206,7 +206,8 @@ def test_a_death_in_the_middle_loses_nothing(
     assert "the same command goes on from here" in " ".join(capsys.readouterr().err.split())
     assert len((tmp_path / "run" / "completions.jsonl").read_text().splitlines()) == 8
     [journal] = (tmp_path / "run" / JOURNAL).iterdir()
-    assert len(journal.read_text().splitlines()) == 5
+    n_kept = len(journal.read_text().splitlines())
+    assert n_kept >= 5  # an answer that was under way may still come through
     with journal.open("a") as torn:
         torn.write('{"key":"ab')
     server.die_after, server.answered, server.bodies = None, 0, []
@@ -214,7 +215,7 @@ def test_a_death_in_the_middle_loses_nothing(
     monkeypatch.setattr(sys, "argv", ["tokenskip", "generate", str(tmp_path / "run"), "--set",
                                       f"generate.options.url={server.url}"])  # fmt: skip
     cli.main()
-    assert server.answered == 24 - 13
+    assert server.answered == 24 - 8 - n_kept
     assert not list((tmp_path / "run" / JOURNAL).iterdir())
     undisturbed = tmp_path / "undisturbed"
     with Run(undisturbed, load_recipe(served_recipe(tmp_path, model_folder, server))) as job:

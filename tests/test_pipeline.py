@@ -247,7 +247,7 @@ def test_an_adapter_beside_a_model_takes_the_defaults(
     ask("Tom has 3 apples.", 0.5, str(model_folder), tmp_path / "model" / "adapter", ["generate.max_new_tokens=8"])
     assert "ratio 0.5" in capsys.readouterr().out
     (tmp_path / "model" / "config.json").write_text('{"neither": "nor"}')
-    with pytest.raises(RunError, match="was not written by this tokenskip"):
+    with pytest.raises(RunError, match="was not written by tokenskip"):
         ask("Tom?", 0.5, str(model_folder), tmp_path / "model" / "adapter", [])
 
 

@@ -239,7 +239,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
             loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"no recipe {path}: give a YAML file, for example recipes/embedded.yaml") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a number of 5,000 digits
             raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
         if not isinstance(loaded or {}, dict):
             raise ConfigError(f"{path} must hold sections such as 'model:' and 'task:', not a {type(loaded).__name__}")
@@ -294,8 +294,8 @@ def lay_over(values: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
         if isinstance(value, str) and not text.strip().startswith(("'", '"')):
             value = _number(value)  # YAML 1.1 reads 5e-5 as text
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override!r}: the value is not YAML") from None
+    except (ValueError, yaml.YAMLError):
+        raise ConfigError(f"--set {override[:200]!r}: the value is not YAML") from None
     *sections, last = key.strip().split(".")
     for section in sections:
         if isinstance(values.get(section), str) and section == "engine":
