@@ -63,7 +63,8 @@ SPECIAL: dict[str, tuple[str | None, str, list[str]]] = {  # bos, eos, further s
     "llama": ("<|begin_of_text|>", "<|eot_id|>", ["<|start_header_id|>", "<|end_header_id|>"]),
     "qwen2": (None, "<|im_end|>", ["<|im_start|>", "<|endoftext|>"]),
     "qwen3": (None, "<|im_end|>", ["<|im_start|>", "<|endoftext|>"]),
-    "r1": ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", ["<｜User｜>", "<｜Assistant｜>"]),
+    # beside a Qwen2 model transformers loads Qwen's tokenizer class, which adds its <|endoftext|> where it is missing
+    "r1": ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", ["<｜User｜>", "<｜Assistant｜>", "<|endoftext|>"]),
     "mistral": ("<s>", "</s>", ["[INST]", "[/INST]"]),
     "gemma": ("<bos>", "<eos>", ["<start_of_turn>", "<end_of_turn>"]),
     "gpt2": ("<|endoftext|>", "<|endoftext|>", []),
