@@ -20,8 +20,8 @@ from tokenskip.embedded import adapter_path
 from tokenskip.errors import ConfigError, ModelError
 from tokenskip.files import read_chains
 from tokenskip.generate import complete
-from tokenskip.models import EMBEDDED, load_model, load_tokenizer, resolve_model
-from tokenskip.objects import check_scorer
+from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
+from tokenskip.objects import check_backend, check_scorer, make_backend
 from tokenskip.prompts import Prompts, spell_ratio
 from tokenskip.prune import token_counter
 from tokenskip.store import read_manifest, read_rows
@@ -107,9 +107,7 @@ def _answer(
     config: RunConfig, prompts: Prompts, question: str, adapter: Path | None, ratio: float
 ) -> tuple[Trajectory, float]:
     """The model's answer and the seconds it took, loading and a short warm-up excluded."""
-    backend: Any = plugins.load("backend", config.generate.backend, plugins.BACKENDS)(
-        load_model(config.model, adapter), prompts.tokenizer
-    )
+    backend = make_backend(config, prompts, adapter)
     prompt = prompts.prompt(question, ratio)
     problem = Problem(id="ask", question=question, gold="")
     backend.generate([prompt], Sampling(max_new_tokens=2))
@@ -144,7 +142,7 @@ def dry_run(config: RunConfig) -> None:
     """
     console = Console()
     task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
-    plugins.load("backend", config.generate.backend, plugins.BACKENDS)
+    check_backend(config)
     check_scorer(config)
     source = resolve_model(config.model.path)
     local = Path(source).exists()
