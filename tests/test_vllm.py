@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from tokenskip.backends.hf import HfBackend
 from tokenskip.config import ModelConfig, PromptConfig, TaskConfig
 from tokenskip.doctor import diagnose
 from tokenskip.embedded import adapter_path, model_path
+from tokenskip.merge import find_adapter, merge
 from tokenskip.models import load_model, load_tokenizer
 from tokenskip.prompts import Prompts
 from tokenskip.tasks.embedded import EmbeddedTask
@@ -56,9 +58,45 @@ def asked(prompts: Prompts) -> list[Prompt]:
 
 
 @pytest.fixture(scope="module")
-def expected(prompts: Prompts, asked: list[Prompt]) -> list[Completion]:
-    """What transformers writes with the adapter folded in."""
-    return HfBackend(load_model(ModelConfig(device="cpu"), adapter_path()), prompts.tokenizer).generate(asked, SAMPLING)
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped fine-tuned weights as a plain model, under a chat template that ignores the ratio."""
+    folder = tmp_path_factory.mktemp("base") / "model"
+    merge(find_adapter("embedded"), folder)
+    shutil.copyfile(model_path() / "chat_template.jinja", folder / "chat_template.jinja")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
+    """A LoRA adapter of small random weights on a model that knows the ratio already.
+
+    It changes what the model writes, so a server or an engine that leaves it out is noticed.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoTokenizer
+
+    torch.manual_seed(0)
+    lora = LoraConfig(r=4, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    model = get_peft_model(load_model(ModelConfig(path=str(base), device="cpu")), lora)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.mul_(0.5)
+    folder = tmp_path_factory.mktemp("lora")
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(adapter_path()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(prompts: Prompts, asked: list[Prompt], base: Path, adapter: Path) -> list[Completion]:
+    """What transformers writes with the adapter folded in; without it, it writes something else."""
+    config = ModelConfig(path=str(base), device="cpu")
+    plain, adapted = (
+        HfBackend(load_model(config, one), prompts.tokenizer).generate(asked, SAMPLING) for one in (None, adapter)
+    )
+    assert sum(one.text != other.text for one, other in zip(plain, adapted, strict=True)) > 0.25 * len(asked)
+    return adapted
 
 
 def check(texts: list[str], lengths: list[int], expected: list[Completion]) -> None:
@@ -75,12 +113,13 @@ import json, sys
 from pathlib import Path
 from tokenskip.backends.vllm import VllmBackend
 from tokenskip.config import ModelConfig
+from tokenskip.merge import find_adapter, merge
 from tokenskip.models import load_tokenizer
 from tokenskip.types import Prompt, Sampling
 
 if __name__ == "__main__":
     asked = [Prompt(messages=(), token_ids=tuple(ids)) for ids in json.loads(Path(sys.argv[1]).read_text())]
-    backend = VllmBackend("embedded", load_tokenizer(ModelConfig()), Path(sys.argv[2]), dtype="float32",
+    backend = VllmBackend(sys.argv[4], load_tokenizer(ModelConfig()), Path(sys.argv[2]), dtype="float32",
                           enforce_eager=True, max_model_len=1024)
     done = backend.generate(asked, Sampling(max_new_tokens=256))
     capped = backend.generate(asked[:2], Sampling(max_new_tokens=5))
@@ -93,11 +132,13 @@ if __name__ == "__main__":
 """
 
 
-def test_offline_with_an_adapter(tmp_path: Path, asked: list[Prompt], expected: list[Completion]) -> None:
+def test_offline_with_an_adapter(
+    tmp_path: Path, asked: list[Prompt], expected: list[Completion], base: Path, adapter: Path
+) -> None:
     (tmp_path / "offline.py").write_text(OFFLINE, encoding="utf-8")
     (tmp_path / "asked.json").write_text(json.dumps([one.token_ids for one in asked]), encoding="utf-8")
     out = tmp_path / "out.json"
-    command = [sys.executable, tmp_path / "offline.py", tmp_path / "asked.json", adapter_path(), out]
+    command = [sys.executable, tmp_path / "offline.py", tmp_path / "asked.json", adapter, out, base]
     subprocess.run(command, env=ENVIRONMENT, check=True, timeout=900)
     done, capped, first, again, long = json.loads(out.read_text())
     check([row[0] for row in done], [row[1] for row in done], expected)
@@ -111,14 +152,14 @@ def test_offline_with_an_adapter(tmp_path: Path, asked: list[Prompt], expected: 
 
 
 @contextmanager
-def vllm_server(log: Path, *arguments: object) -> Iterator[str]:
-    """The URL of a vLLM server of the embedded model, and of its adapter under the name `tokenskip`."""
+def vllm_server(log: Path, base: Path, adapter: Path, *arguments: object) -> Iterator[str]:
+    """The URL of a vLLM server of a model, and of its adapter under the name `tokenskip`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model_path()]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", base]
     command += ["--served-model-name", "base", "--port", port, "--dtype", "float32", "--enforce-eager"]
-    command += ["--enable-lora", "--max-lora-rank", 16, "--lora-modules", f"tokenskip={adapter_path()}", *arguments]
+    command += ["--enable-lora", "--max-lora-rank", 16, "--lora-modules", f"tokenskip={adapter}", *arguments]
     with log.open("w") as out, subprocess.Popen(
         [str(one) for one in command], env=ENVIRONMENT, stdout=out, stderr=subprocess.STDOUT
     ) as process:
@@ -137,26 +178,26 @@ def vllm_server(log: Path, *arguments: object) -> Iterator[str]:
 
 
 def test_a_server_with_the_template_named(
-    tmp_path: Path, prompts: Prompts, asked: list[Prompt], expected: list[Completion]
+    tmp_path: Path, prompts: Prompts, asked: list[Prompt], expected: list[Completion], base: Path, adapter: Path
 ) -> None:
     from tokenskip.backends.openai import OpenAIBackend
 
-    with vllm_server(tmp_path / "log", "--chat-template", adapter_path() / "chat_template.jinja") as url:
+    with vllm_server(tmp_path / "log", base, adapter, "--chat-template", adapter / "chat_template.jinja") as url:
         diagnosis = diagnose(url, "tokenskip")
         assert diagnosis.honoured, diagnosis
         assert diagnosis.found.startswith("/tokenize:")
         served = {"base": "base", "adapter": "tokenskip"}
         for endpoint in ("chat", "completions"):
             options: Any = {"url": url, "served": served, "endpoint": endpoint}
-            done = OpenAIBackend("embedded", prompts.tokenizer, adapter_path(), **options).generate(asked, SAMPLING)
+            done = OpenAIBackend("base", prompts.tokenizer, adapter, **options).generate(asked, SAMPLING)
             check([one.text for one in done], [one.n_tokens for one in done], expected)
         begun = prompts.prompt("Tom has 12 apples.", prefill="The final answer is")
-        [answer] = OpenAIBackend("embedded", prompts.tokenizer, url=url, served="base").generate([begun], SAMPLING)
+        [answer] = OpenAIBackend("base", prompts.tokenizer, url=url, served="base").generate([begun], SAMPLING)
         assert answer.error is None
 
 
-def test_doctor_finds_the_template_that_vllm_leaves_out(tmp_path: Path) -> None:
-    with vllm_server(tmp_path / "log") as url:
+def test_doctor_finds_the_template_that_vllm_leaves_out(tmp_path: Path, base: Path, adapter: Path) -> None:
+    with vllm_server(tmp_path / "log", base, adapter) as url:
         diagnosis = diagnose(url, "tokenskip")
         assert not diagnosis.honoured
         assert "--chat-template" in diagnosis.advice

@@ -33,9 +33,10 @@ def serve(
         raise ConfigError(unknown_name("engine", engine, ENGINES))
     quiet()
     trained = find_adapter(run, base)
-    merged = merged or (trained.run / "merged" if trained.run else Path("merged"))
-    needs_merge = engine == "transformers" and not trained.is_model and not merged.exists()
-    command = _vllm(trained, port) if engine == "vllm" else _transformers(trained, merged, port)
+    beside = trained.run / "merged" if trained.run else Path("merged")
+    merged = merged or (trained.folder if trained.is_model else beside)
+    needs_merge = engine == "transformers" and not merged.exists()
+    command = _vllm(trained, port) if engine == "vllm" else _transformers(merged, port)
     command += context.args
     name = "tokenskip" if engine == "vllm" and not trained.is_model else command[2]
     if execute:
@@ -63,10 +64,9 @@ def _vllm(trained: Any, port: int) -> list[str]:
     return command + (["--revision", trained.config.model.revision] if trained.config.model.revision else [])
 
 
-def _transformers(trained: Any, merged: Path, port: int) -> list[str]:
+def _transformers(merged: Path, port: int) -> list[str]:
     """`transformers serve` cannot load adapters: the merged model."""
-    model = trained.folder if trained.is_model else merged
-    return ["transformers", "serve", str(model.absolute()), "--port", str(port)]
+    return ["transformers", "serve", str(merged.absolute()), "--port", str(port)]
 
 
 def _run(command: list[str], unmerged: Any, merged: Path) -> None:
