@@ -33,7 +33,7 @@ class ChatServer:
         self.trouble_of: Callable[[dict[str, Any]], int | None] = lambda body: None
         self.die_after: int | None = None
         self.bodies: list[dict[str, Any]] = []
-        self.answered = 0
+        self.answered = self.admitted = 0
         self.busy = self.most_busy = 0
         self.pause = threading.Event()
         self.pause.set()
@@ -113,11 +113,15 @@ class ChatServer:
         """Whether it listens."""
         return self._http is not None
 
-    def enter(self) -> None:
-        """Count a request that is under way."""
+    def enter(self, path: str) -> bool:
+        """Count a request that is under way; False once as many were let in as will ever be answered."""
         with self._lock:
             self.busy += 1
             self.most_busy = max(self.most_busy, self.busy)
+            if self.die_after is None or "completions" not in path:
+                return True
+            self.admitted += 1
+            return self.admitted <= self.die_after
 
     def leave(self, answered: bool) -> None:
         """The request is over; perhaps it was the last one."""
@@ -140,10 +144,9 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
             self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
         def _answer(self, body: dict[str, Any] | None) -> None:
-            server.enter()
+            admitted = server.enter(self.path)
             server.pause.wait(10)
-            over = server.die_after is not None and server.answered >= server.die_after
-            status, reply = (0, None) if over else server.handle(self.path, body)
+            status, reply = server.handle(self.path, body) if admitted else (0, None)
             if status:
                 raw = json.dumps(reply).encode()
                 self.send_response(status)

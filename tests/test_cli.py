@@ -109,7 +109,7 @@ def test_wrong_names_list_the_right_ones(fails: Any, tmp_path: Path, model_folde
     run = ("run", file, "--out", tmp_path / "run", "--set")
     assert "unknown scorer 'surprise' (did you mean 'surprisal'?): allowed are" in fails(*run, "score.scorer=surprise")
     assert "unknown task 'gsm8'" in fails(*run, "task.name=gsm8")
-    assert "unknown backend 'vlm': allowed are hf, " in fails(*run, "generate.backend=vlm")
+    assert "unknown backend 'hff' (did you mean 'hf'?): allowed are hf, " in fails(*run, "generate.backend=hff")
     assert "unknown arm 'randon' (did you mean 'random'?)" in fails(*run, "evaluate.arms=[randon]")
     assert "no 'Nope'" in fails(*run, "generate.backend=scripted_runs:Nope")
     assert "no module 'nowhere'" in fails(*run, "task.name=nowhere:Task")

@@ -23,6 +23,7 @@ from tokenskip.merge import Trained, merge
 from tokenskip.models import EMBEDDED
 from tokenskip.report import markdown_table, num, pct
 from tokenskip.results import load_results
+from tokenskip.server import lora_rank
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
 _PRIVATE = {"url", "served", "extra", "concurrency", "retries", "timeout_s"}
@@ -162,7 +163,7 @@ def _usage(config: RunConfig, repo: str, base: str | None, *, whole: bool) -> st
     served = (
         f"vllm serve {repo}"
         if whole
-        else f"vllm serve {base} --enable-lora --max-lora-rank {max(8, config.train.rank)} \\\n"
+        else f"vllm serve {base} --enable-lora --max-lora-rank {lora_rank(config.train.rank)} \\\n"
         f"    --lora-modules {repo}=ADAPTER_FOLDER --chat-template ADAPTER_FOLDER/chat_template.jinja"
     )
     return f"""The ratio is an argument of the chat template; without it, or with 1, the prompt is what it was before.
@@ -210,7 +211,7 @@ def _recipe(config: RunConfig, results: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
     return (
         f"Data: {funnel}.\n\nSettings that differ from tokenskip's defaults (method {config.train.method}, rank "
-        f"{config.train.rank}, learning rate {config.train.learning_rate:g}, {config.train.epochs:g} epochs, scorer "
+        f"{config.train.rank}, learning rate {config.train.learning_rate:g}, epochs {config.train.epochs:g}, scorer "
         f"{config.score.scorer}):\n\n```yaml\n{yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)}```\n\n"
         f"Versions: {versions}.\n"
     )

@@ -73,7 +73,7 @@ class PromptConfig(Section):
 class GenerateConfig(Section):
     """Stage 1: the target model answers the training problems itself."""
 
-    backend: str = Field("hf", description="hf, openai, scripted, or package.module:attr")
+    backend: str = Field("hf", description="hf, openai, vllm, scripted, or package.module:attr")
     batch_size: int = Field(64, ge=1, description="prompts decoded together")
     max_new_tokens: int = Field(512, ge=1, description="token cap of one completion")
     temperature: float = Field(0.0, ge=0, description="0: greedy")

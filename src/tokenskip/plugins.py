@@ -20,6 +20,7 @@ TASKS = {
 BACKENDS = {
     "hf": "tokenskip.backends.hf:HfBackend",
     "openai": "tokenskip.backends.openai:OpenAIBackend",
+    "vllm": "tokenskip.backends.vllm:VllmBackend",
     "scripted": "tokenskip.backends.scripted:ScriptedBackend",
 }
 SCORERS = {

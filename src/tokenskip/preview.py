@@ -16,13 +16,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tokenskip import plugins
 from tokenskip.config import RunConfig, check_config, lay_over
 from tokenskip.embedded import adapter_path
 from tokenskip.errors import ConfigError, ModelError
 from tokenskip.files import read_chains
 from tokenskip.generate import complete
-from tokenskip.models import EMBEDDED, load_model, load_tokenizer, resolve_model
+from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
+from tokenskip.objects import make_backend
 from tokenskip.prompts import Prompts, spell_ratio
 from tokenskip.prune import token_counter
 from tokenskip.store import read_manifest, read_rows
@@ -135,9 +135,7 @@ def _answer(
     config: RunConfig, prompts: Prompts, question: str, adapter: Path | None, ratio: float
 ) -> tuple[Trajectory, float]:
     """The model's answer and the seconds it took, loading and a short warm-up excluded."""
-    backend: Any = plugins.load("backend", config.generate.backend, plugins.BACKENDS)(
-        load_model(config.model, adapter), prompts.tokenizer
-    )
+    backend = make_backend(config, prompts, adapter)
     prompt = prompts.prompt(question, ratio)
     problem = Problem(id="ask", question=question, gold="")
     backend.generate([prompt], Sampling(max_new_tokens=2))

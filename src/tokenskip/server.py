@@ -17,6 +17,21 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 """Environment variable with the key that servers are asked with, as every OpenAI client reads it."""
 
 
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as its `max_lora_rank`."""
+
+
+def lora_rank(rank: int) -> int:
+    """The smallest `max_lora_rank` of vLLM that an adapter of `rank` fits into.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if rank > LORA_RANKS[-1]:
+        raise ConfigError(f"vLLM serves adapters up to rank {LORA_RANKS[-1]}, this one has {rank}: merge it")
+    return next(one for one in LORA_RANKS if one >= rank)
+
+
 class Reply(NamedTuple):
     """An HTTP status and the JSON that came with it (the text, where it is not JSON)."""
 

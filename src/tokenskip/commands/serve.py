@@ -15,7 +15,6 @@ from tokenskip.console import quiet, say
 from tokenskip.errors import BackendError, ConfigError, unknown_name
 
 ENGINES = ("vllm", "transformers")
-_VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def serve(
@@ -34,9 +33,10 @@ def serve(
         raise ConfigError(unknown_name("engine", engine, ENGINES))
     quiet()
     trained = find_adapter(run, base)
-    merged = merged or (trained.run / "merged" if trained.run else Path("merged"))
-    needs_merge = engine == "transformers" and not trained.is_model and not merged.exists()
-    command = _vllm(trained, port) if engine == "vllm" else _transformers(trained, merged, port)
+    beside = trained.run / "merged" if trained.run else Path("merged")
+    merged = merged or (trained.folder if trained.is_model else beside)
+    needs_merge = engine == "transformers" and not merged.exists()
+    command = _vllm(trained, port) if engine == "vllm" else _transformers(merged, port)
     command += context.args
     name = "tokenskip" if engine == "vllm" and not trained.is_model else command[2]
     if execute:
@@ -52,24 +52,21 @@ def _vllm(trained: Any, port: int) -> list[str]:
     import json
 
     from tokenskip.models import resolve_model
+    from tokenskip.server import lora_rank
 
     if trained.is_model:
         return ["vllm", "serve", str(trained.folder), "--port", str(port)]
     settings = json.loads((trained.folder / "adapter_config.json").read_text(encoding="utf-8"))
-    rank = next((one for one in _VLLM_RANKS if one >= settings["r"]), None)
-    if rank is None:
-        raise ConfigError(f"vLLM serves adapters up to rank {_VLLM_RANKS[-1]}, this one has {settings['r']}: merge it")
     model = resolve_model(trained.config.model.path)
-    command = ["vllm", "serve", model, "--enable-lora", "--max-lora-rank", str(rank)]
+    command = ["vllm", "serve", model, "--enable-lora", "--max-lora-rank", str(lora_rank(settings["r"]))]
     command += ["--lora-modules", f"tokenskip={trained.folder}"]
     command += ["--chat-template", str(trained.folder / "chat_template.jinja"), "--port", str(port)]
     return command + (["--revision", trained.config.model.revision] if trained.config.model.revision else [])
 
 
-def _transformers(trained: Any, merged: Path, port: int) -> list[str]:
+def _transformers(merged: Path, port: int) -> list[str]:
     """`transformers serve` cannot load adapters: the merged model."""
-    model = trained.folder if trained.is_model else merged
-    return ["transformers", "serve", str(model.absolute()), "--port", str(port)]
+    return ["transformers", "serve", str(merged.absolute()), "--port", str(port)]
 
 
 def _run(command: list[str], unmerged: Any, merged: Path) -> None:
