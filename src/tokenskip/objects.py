@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tokenskip import plugins
-from tokenskip.arms import ARMS
 from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.models import load_model, load_tokenizer, resolve_model
@@ -33,7 +32,8 @@ def check_arms(config: RunConfig) -> None:
     """ConfigError when the backend says (by its `refuses`) that it cannot do an arm of the evaluation, and why."""
     backend = plugins.load("backend", config.generate.backend, plugins.BACKENDS)
     refuses = getattr(backend, "refuses", lambda *_, **__: None)
-    refused = {name: refuses(ARMS[name], config.model.path, **config.generate.options) for name in config.evaluate.arms}
+    options = config.generate.options
+    refused = {arm.name: refuses(arm, config.model.path, **options) for arm in config.chosen_arms()}
     if names := [name for name, reason in refused.items() if reason]:
         raise ConfigError(
             f"the {config.generate.backend} backend cannot do {', '.join(names)} as configured: {refused[names[0]]}; "
