@@ -258,3 +258,22 @@ def test_server_down_is_one_line_before_any_model_loads(
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert len(lines) == 1
     assert "no server answers at http://127.0.0.1:9/v1/models" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("folder", "weights"),
+    [
+        ("run", "adapter"), ("control-random", "control"), ("control-full-chain", "full_chain"),
+        ("control-longer", "longer"), ("round-2", "round_2"),
+    ],
+)  # fmt: skip
+def test_every_adapter_of_a_run_has_a_name_of_its_own_on_a_server(tmp_path: Path, folder: str, weights: str) -> None:
+    """One served under another's name would be measured as it."""
+    from tokenskip.arms import Arm
+    from tokenskip.backends import openai
+
+    assert openai._weights_of(tmp_path / folder / "adapter") == weights
+    arm = Arm(name="a", weights={"adapter": "tokenskip", "control": "random"}.get(weights, weights))
+    assert OpenAIBackend.refuses(arm, "x", served={"base": "x", weights: "y"}) is None
+    assert f"has the {weights} weights" in str(OpenAIBackend.refuses(arm, "x"))
+    assert "cannot be told to load" in str(OpenAIBackend.refuses(Arm(name="a", weights="some/adapter"), "x"))

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import openai
 
-from tokenskip.arms import Arm
+from tokenskip.arms import Arm, round_number
 from tokenskip.backends._journal import Journal
 from tokenskip.errors import BackendError, ConfigError
 from tokenskip.prompts import ratio_kwargs
@@ -37,7 +37,8 @@ GIVE_UP_AFTER = 8
 """Requests that fail one after the other, none answered in between: the server's fault, not a prompt's."""
 
 Served = str | Mapping[str, str] | None
-WEIGHTS = ("base", "adapter", "control")
+WEIGHTS = ("base", "adapter", "control", "full_chain", "longer")
+_SERVED_AS = {"tokenskip": "adapter", "random": "control"}
 
 
 class OpenAIBackend:
@@ -88,7 +89,9 @@ class OpenAIBackend:
     @staticmethod
     def refuses(arm: Arm, path: str, *, served: Served = None, **_: Any) -> str | None:
         """Why these options cannot do an arm of the evaluation; None when they can."""
-        weights = {"tokenskip": "adapter", "random": "control"}.get(arm.weights, arm.weights)
+        if "/" in arm.weights:
+            return f"a server cannot be told to load {arm.weights}"
+        weights = _SERVED_AS.get(arm.weights, arm.weights)
         asks = arm.forced or not arm.cut
         return _not_served(weights) if asks and weights not in _served_names(path, served) else None
 
@@ -276,14 +279,19 @@ def _weights_of(adapter: Path | None) -> str:
     """Which weights a folder holds: the adapter of a run, or of the control run inside it."""
     if adapter is None:
         return "base"
-    return "control" if adapter.absolute().parent.name.startswith("control") else "adapter"
+    folder = adapter.absolute().parent.name
+    if folder.startswith("round-"):
+        return folder.replace("-", "_")
+    return {"control-random": "control", "control-full-chain": "full_chain", "control-longer": "longer"}.get(
+        folder, "adapter"
+    )
 
 
 def _served_names(path: str, served: Served) -> dict[str, str]:
     if served is None or isinstance(served, str):
         return {"base": served or path}
-    if unknown := [key for key in served if key not in WEIGHTS]:
-        raise ConfigError(f"generate.options.served: no {unknown[0]!r}, its keys are {', '.join(WEIGHTS)}")
+    if unknown := [key for key in served if key not in WEIGHTS and round_number(key) is None]:
+        raise ConfigError(f"generate.options.served: no {unknown[0]!r}, its keys are {', '.join(WEIGHTS)}, round_1, …")
     return {"base": path, **served}
 
 
