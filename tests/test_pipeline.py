@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -18,8 +19,8 @@ from scripted_runs import recipe
 
 from tokenskip import cli, pipeline
 from tokenskip.config import load_recipe
-from tokenskip.errors import StageError
-from tokenskip.preview import ask
+from tokenskip.errors import RunError, StageError
+from tokenskip.preview import ask, shared_words
 from tokenskip.store import read_rows
 
 EQUAL = ("completions.jsonl", "trajectories.jsonl", "scores.jsonl", "pruned.jsonl", "train.jsonl")
@@ -235,6 +236,26 @@ def test_asking_a_finished_adapter(
     assert "original" in shown
     assert "ratio 0.5" in shown
     assert "CoT tokens (" in shown
+
+
+def test_an_adapter_beside_a_model_takes_the_defaults(
+    whole: tuple[Path, Path], model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`MODEL/adapter`: the config.json above it is the model's, not a run's."""
+    shutil.copytree(model_folder, tmp_path / "model")
+    shutil.copytree(whole[1] / "adapter", tmp_path / "model" / "adapter")
+    ask("Tom has 3 apples.", 0.5, str(model_folder), tmp_path / "model" / "adapter", ["generate.max_new_tokens=8"])
+    assert "ratio 0.5" in capsys.readouterr().out
+    (tmp_path / "model" / "config.json").write_text('{"neither": "nor"}')
+    with pytest.raises(RunError, match="was not written by this tokenskip"):
+        ask("Tom?", 0.5, str(model_folder), tmp_path / "model" / "adapter", [])
+
+
+def test_shared_words_are_those_of_the_short_chain() -> None:
+    text, short = "Well, Tom has 3 apples, so 3 + 4 = 7.", "Tom has 3 3 + 4 = 7."
+    kept = shared_words(text, short)
+    assert " ".join(text[start:end] for start, end in kept) == short
+    assert shared_words("a b", "c") == []
 
 
 def test_nothing_correct_is_one_line_and_everything_is_kept(tmp_path: Path, model_folder: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -83,24 +86,51 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
     short, short_s = _answer(config, prompts, question, adapter, asked)
     saved = 1 - short.n_cot_tokens / whole.n_cot_tokens if whole.n_cot_tokens else 0.0
     console = Console()
-    table = Table(box=None, expand=True, show_header=False, padding=(0, 1))
-    table.add_row(_panel("original", whole, whole_s), _panel(f"ratio {spell_ratio(asked)}", short, short_s))
-    console.print(table)
+    panels = (
+        _panel("original (green: also in the short one)", whole, whole_s, shared_words(whole.cot, short.cot)),
+        _panel(f"ratio {spell_ratio(asked)}", short, short_s),
+    )
+    if console.width >= 96:  # narrower columns break every other sentence
+        table = Table(box=None, expand=True, show_header=False, padding=(0, 1))
+        table.add_row(*panels)
+        console.print(table)
+    else:
+        console.print(*panels, sep="\n")
     console.print(
         f"{whole.n_cot_tokens} -> {short.n_cot_tokens} CoT tokens ({saved:.0%} saved), "
         f"{whole_s:.2f} s -> {short_s:.2f} s"
     )
 
 
+def shared_words(text: str, other: str) -> list[tuple[int, int]]:
+    """Character ranges of the words of `text` that `other` has too, in the same order (a longest match, by difflib)."""
+    words = list(re.finditer(r"\S+", text))
+    matcher = SequenceMatcher(None, [word.group() for word in words], re.findall(r"\S+", other), autojunk=False)
+    blocks = [block for block in matcher.get_matching_blocks() if block.size]
+    return [(words[block.a].start(), words[block.a + block.size - 1].end()) for block in blocks]
+
+
 def _settings_of(adapter: Path, base: str, overrides: Sequence[str]) -> RunConfig:
     """The prompt settings that the adapter's run was trained with, where its run folder is still around it."""
     values: dict[str, Any] = {"model": {"path": base}}
-    if (adapter.parent / "config.json").exists():
+    if _is_run(adapter.parent):
         trained = read_manifest(adapter.parent)["config"]
         values |= {"prompt": trained["prompt"], "generate": {"max_new_tokens": trained["generate"]["max_new_tokens"]}}
     for override in overrides:
         lay_over(values, override)
     return check_config(values, "--set")
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether `config.json` there is a run's: a model's own has the same name, and adapters are kept beside models."""
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True  # `read_manifest` says what is wrong with it
+    is_model = isinstance(found, dict) and ("model_type" in found or "architectures" in found)
+    return not is_model or "config" in found
 
 
 def _answer(
@@ -125,8 +155,8 @@ def _answer(
     return done[0], time.perf_counter() - start
 
 
-def _panel(title: str, one: Trajectory, seconds: float) -> Panel:
-    text = Text(one.cot)
+def _panel(title: str, one: Trajectory, seconds: float, kept: Sequence[Sequence[int]] | None = None) -> Panel:
+    text = Text(one.cot) if kept is None else coloured(one.cot, kept)
     text.append(one.tail, ANSWER)
     if one.finish == "length":
         text.append(" [cut off at the token cap]", "red")
