@@ -18,7 +18,7 @@ LAYERS = (
     ("embedded", "grade", "grade_worker", "models", "plugins", "server", "store"),
     ("backends", "scorers", "tasks"),
     ("dataset", "distill", "doctor", "engine", "evaluate", "generate", "merge", "train"),
-    ("card", "importance", "objects", "pictures", "report", "results", "segments"),
+    ("card", "compare", "importance", "objects", "pictures", "report", "results", "segments"),
     ("job",),
     ("pipeline",),
     ("console", "files", "preview", "rules"),

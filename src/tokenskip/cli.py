@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tokenskip.commands.compare import compare
 from tokenskip.commands.doctor import doctor
 from tokenskip.commands.merge import merge
 from tokenskip.commands.prune import prune
@@ -172,6 +173,7 @@ def ask(
 
 app.command()(merge)
 app.command(context_settings={"allow_extra_args": True})(serve)
+app.command()(compare)
 app.command()(doctor)
 app.command()(push)
 
