@@ -21,7 +21,7 @@ LAYERS = (
     ("objects",),
     ("job",),
     ("calibrate", "controls", "rounds"),
-    ("card", "importance", "pictures", "report", "results", "segments"),
+    ("card", "compare", "importance", "pictures", "report", "results", "segments"),
     ("pipeline",),
     ("console", "dryrun", "files", "preview", "rules"),
     ("commands",),

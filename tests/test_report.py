@@ -394,8 +394,8 @@ def test_charts_and_samples(page: Browser) -> None:
 def test_the_keyboard_is_enough(page: Browser) -> None:
     page.press("Tab")
     assert page.run("document.activeElement.textContent") == "Skip to the results"
-    page.run("document.querySelector('#curve .dot').focus()")
-    assert "% right" in page.run("document.getElementById('tip').textContent")
+    page.run("document.querySelector('#curve .ring').focus()")
+    assert "97.0% right" in page.run("document.getElementById('tip').textContent")
     page.run("document.querySelector('#arms thead button').focus()")
     page.press("Tab")
     page.press("Enter")

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from tokenskip.commands.calibrate import calibrate
+from tokenskip.commands.compare import compare
 from tokenskip.commands.doctor import doctor
 from tokenskip.commands.export import export
 from tokenskip.commands.merge import merge
@@ -188,6 +189,7 @@ def ask(
 
 app.command()(merge)
 app.command(context_settings={"allow_extra_args": True})(serve)
+app.command()(compare)
 app.command()(doctor)
 app.command()(push)
 app.command()(export)

@@ -1,0 +1,28 @@
+"""`tokenskip compare`: several runs on one page, paired where their problems coincide.
+
+tokenskip compare runs/a runs/b -o compare.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokenskip.console import say
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders or results.json files; the first is the reference.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("compare.html"),
+) -> None:
+    """Put runs side by side: one offline page and a table, with exact paired tests on the problems they share."""
+    from rich.console import Console
+
+    from tokenskip.compare import pairs, read_runs, terminal_table, write_page
+
+    read = read_runs(runs)
+    page = write_page(read, output)
+    Console().print(terminal_table(pairs(read), read[0]["name"]))
+    say(f"comparison: {page}")
