@@ -147,7 +147,8 @@ def test_text_prompts_get_no_second_bos(server: ChatServer, prompts: Prompts, to
 def test_endpoint_completions_renders_here(server: ChatServer, prompts: Prompts) -> None:
     wanted = asked(prompts, 3, 0.5)
     backend(server, prompts.tokenizer, endpoint="completions").generate(wanted, SAMPLING)
-    assert [body["prompt"] for body in server.bodies[1:]] == [list(one.token_ids) for one in wanted]
+    sent = [body["prompt"] for body in server.bodies[1:]]
+    assert sorted(sent) == sorted(list(one.token_ids) for one in wanted)  # requests under way at once come in any order
 
 
 def test_a_template_that_ignores_the_ratio_is_noticed(server: ChatServer, prompts: Prompts, tokenizer: Any) -> None:
