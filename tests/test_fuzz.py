@@ -61,11 +61,9 @@ MARKS = [
     "12",
     "^",
 ]
-TEXT = st.one_of(
-    st.text(max_size=200),
-    st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=6)), max_size=40).map("".join),
-    st.sampled_from(BOMBS),
-)
+PIECES = st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=6)), max_size=40).map("".join)
+SMALL = st.one_of(st.text(max_size=200), PIECES)
+TEXT = st.one_of(SMALL, st.sampled_from(BOMBS))
 LEAF = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12))
 TREE = st.recursive(
     LEAF, lambda some: st.lists(some, max_size=3) | st.dictionaries(st.text(max_size=8), some, max_size=3)
@@ -111,7 +109,7 @@ def test_any_configuration_is_read_or_refused_in_one_line(values: dict[str, Any]
     st.one_of(
         st.binary(max_size=200),
         TREE.map(lambda tree: json.dumps(tree).encode()),
-        TEXT.map(lambda t: t.encode("utf-8", "replace")),
+        SMALL.map(lambda t: t.encode("utf-8", "replace")),
     )
 )
 def test_any_recipe_file_and_manifest_is_read_or_refused_in_one_line(data: bytes) -> None:
@@ -123,10 +121,35 @@ def test_any_recipe_file_and_manifest_is_read_or_refused_in_one_line(data: bytes
 
 
 @QUICK
-@given(st.one_of(st.text(max_size=30), st.tuples(st.sampled_from([*KEYS, "engine", "seed"]), TEXT).map("=".join)))
+@given(st.one_of(st.text(max_size=30), st.tuples(st.sampled_from([*KEYS, "engine", "seed"]), SMALL).map("=".join)))
 def test_any_override_is_read_or_refused_in_one_line(override: str) -> None:
     refused_or_read(lambda: load_recipe(None, [override]))
     refused_or_read(lambda: lay_over({}, override))
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        *(bomb[:20_000] for bomb in BOMBS),
+        "[" * 5_000,
+        "2001-13-45",
+        "a: &a [*a]",
+        "!!python/object/apply:os.system [x]",
+    ],
+)
+def test_a_bomb_in_a_recipe_a_manifest_or_an_override_is_one_short_line(bomb: str, tmp_path: Path) -> None:
+    for name, text in (("recipe.yaml", bomb), ("config.json", bomb), ("seed.yaml", f"seed: {bomb}")):
+        (tmp_path / name).write_text(text, encoding="utf-8", errors="replace")
+    for work in (
+        lambda: load_recipe(tmp_path / "recipe.yaml"),
+        lambda: load_recipe(tmp_path / "seed.yaml"),
+        lambda: read_manifest(tmp_path),
+        lambda: load_recipe(None, [f"seed={bomb}"]),
+        lambda: load_recipe(None, [f"{bomb}=1"]),
+    ):
+        with pytest.raises(TokenskipError) as error:
+            work()
+        assert len(str(error.value)) < 2000
 
 
 LINE = st.one_of(st.binary(max_size=60), TREE.map(lambda tree: json.dumps(tree).encode()), st.just(b"[" * 100_000))

@@ -239,8 +239,8 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
             loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"no recipe {path}: give a YAML file, for example recipes/embedded.yaml") from None
-        except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a number of 5,000 digits
-            raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+        except (OSError, *_UNREADABLE) as error:
+            raise ConfigError(f"{path} cannot be read as YAML: {_short(' '.join(str(error).split()))}") from None
         if not isinstance(loaded or {}, dict):
             raise ConfigError(f"{path} must hold sections such as 'model:' and 'task:', not a {type(loaded).__name__}")
         values = loaded or {}
@@ -289,21 +289,29 @@ def lay_over(values: dict[str, Any], override: str) -> None:
     """Set one dotted key in place; the value is read as YAML, so lists and numbers work."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {override!r}: write it as section.key=value, for example train.epochs=3")
+        raise ConfigError(f"--set {_short(override)!r}: write it as section.key=value, for example train.epochs=3")
     try:
         value = yaml.safe_load(text)
         if isinstance(value, str) and not text.strip().startswith(("'", '"')):
             value = _number(value)  # YAML 1.1 reads 5e-5 as text
-    except (ValueError, yaml.YAMLError):
-        raise ConfigError(f"--set {override[:200]!r}: the value is not YAML") from None
+    except _UNREADABLE:
+        raise ConfigError(f"--set {_short(override)!r}: the value is not YAML") from None
     *sections, last = key.strip().split(".")
     for section in sections:
         if isinstance(values.get(section), str) and section == "engine":
             values[section] = {"name": values[section]}  # the section given by its name alone
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"--set {override!r}: {section!r} is not a section")
+            raise ConfigError(f"--set {_short(override)!r}: {_short(section)!r} is not a section")
     values[last] = value
+
+
+_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
+"""What reading YAML ends in: a 13th month, 5,000 digits and a nesting of thousands are no YAMLError."""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 300 else text[:300] + "…"
 
 
 def _number(text: str) -> float | str:
@@ -319,8 +327,11 @@ def _first_mistake(error: ValidationError) -> str:
     if mistake["type"] == "extra_forbidden":
         return unknown_name("key", where, _keys_beside(mistake["loc"]))
     message = mistake["msg"].removeprefix("Value error, ")
-    given = json.dumps(mistake["input"], default=str)
-    return f"{where}: {message}" + ("" if "given:" in message else f"; given: {given}")
+    try:
+        given = json.dumps(mistake["input"], default=str)
+    except (ValueError, RecursionError):  # YAML can hold itself
+        given = str(mistake["input"])
+    return _short(f"{where}: {message}") + ("" if "given:" in message else f"; given: {_short(given)}")
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:

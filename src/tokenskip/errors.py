@@ -47,6 +47,7 @@ class StageError(TokenskipError):
 def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> str:
     """One line for a name that does not exist: the given one, the nearest, and all that are allowed."""
     names = sorted(allowed)
+    given = given if len(given) <= 80 else given[:80] + "…"
     near = get_close_matches(given, names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {kind} {given!r}{hint}: allowed are {', '.join(names)}"

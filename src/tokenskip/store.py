@@ -246,7 +246,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path} is not a run folder (it has no config.json): start one with `tokenskip run`") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{file} cannot be read: {error}") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("config"), dict):
         raise RunError(f"{file} was not written by tokenskip: choose another --out")
