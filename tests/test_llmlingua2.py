@@ -172,7 +172,7 @@ def test_the_preset_is_the_three_options_and_one_pass_serves_all_rates(checkpoin
     spelled = LLMLinguaRule(checkpoints["xlmr"], device="cpu", **OPTIONS["official-llama3"])
     assert preset.compress(SENTENCES, RATES) == spelled.compress(SENTENCES, RATES)
     calls = []
-    hook = preset.classifier.model.classifier.register_forward_hook(lambda *_: calls.append(1))
+    hook = preset.model.classifier.register_forward_hook(lambda *_: calls.append(1))
     preset.compress(SENTENCES[:2], RATES)
     hook.remove()
     assert len(calls) == 1
@@ -243,7 +243,7 @@ def test_our_rule_scores_the_original_text(checkpoints, family, framing):
     scorer = LLMLingua2(checkpoints[family], device="cpu", framing=framing)
     items = [Trajectory(id=str(i), question="", gold="", cot=text) for i, text in enumerate(texts())]
     together = scorer.score(items)
-    scorer.classifier.batch_tokens = 1
+    scorer.batch_tokens = 1
     for item, scores, (alone,) in zip(items, together, (scorer.score([item]) for item in items), strict=True):
         position = 0
         for span in scores.spans:
@@ -300,10 +300,10 @@ def test_the_package_loads_a_distilled_student(counting, tmp_path):
     pytest.importorskip("llmlingua")
     from test_distill import chains
 
-    from tokenskip.distill import distill
+    from tokenskip.distill import Settings, distill
 
     student = tmp_path / "student-bert-base-multilingual-cased"
-    distill(chains(40, 0.5), student, epochs=2)
+    distill(chains(40, 0.5), student, Settings(epochs=2))
     cases = [item.cot for item in chains(5, 0.0)]
     ours = LLMLinguaRule(str(student), device="cpu").compress(cases, [0.5])
     theirs = reference(str(student), counting)
