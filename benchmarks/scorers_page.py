@@ -147,6 +147,12 @@ def reading(results: Results) -> str:
         f"fewest fillers: **{best(lambda o: at_half(o)['kept']['filler'], -1)}**",
         f"- fewest rejects at γ = {ratio}: **{best(lambda o: at_half(o)['rejected'] / o['n'], -1)}**",
     ]
+    apart = {name: 100 * one["cuts"]["corpus, no atoms"][ratio]["rejected"] / one["n"] for name, one in own.items()}
+    whole = {name: 100 * at_half(one)["rejected"] / one["n"] for name, one in own.items()}
+    lines.append(
+        f"- what atoms are for: chains rejected at γ = {ratio} with them / without: "
+        + ", ".join(f"{name} {whole[name]:.1f}% / {apart[name]:.1f}%" for name in own)
+    )
     costs = {name: one["cpu_s_per_1000"] for name, one in own.items() if name != "random"}
     if costs:
         lines.append(f"- cheapest, `random` aside: **{min(costs, key=lambda name: costs[name])}**")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from dataclasses import replace
@@ -18,11 +19,14 @@ BENCHMARKS = str(Path(__file__).resolve().parent.parent / "benchmarks")
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    sys.path.insert(0, BENCHMARKS)
-    import scorers
+    return benchmark("scorers")
 
+
+def benchmark(name: str) -> ModuleType:
+    sys.path.insert(0, BENCHMARKS)
+    module = importlib.import_module(name)
     sys.path.remove(BENCHMARKS)
-    return scorers
+    return module
 
 
 def test_kinds_are_counted_by_characters(bench: Any) -> None:
@@ -133,3 +137,11 @@ def test_the_verdict_asks_for_a_dial_first(bench: Any) -> None:
     assert verdict(trained, "deaf")[1].endswith("the embedded recipes' default is `deaf`")
     assert "**no scorer wins**" in verdict({"deaf": deaf}, "deaf")[1]
     assert verdict({}, "deaf") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scorer", ["llmlingua2", "surprisal"])
+def test_memory_does_not_grow_with_the_file(scorer: str) -> None:
+    scoring: Any = benchmark("scoring")
+    found = scoring.memory(scoring.load_texts(None, 5000), scorer)
+    assert found["5000"]["peak_mib"] - found["500"]["peak_mib"] < 60
