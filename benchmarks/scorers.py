@@ -43,7 +43,7 @@ from tokenskip.types import Pruned, Scores, Span, Trajectory
 
 LIMIT, REFERENCE, TEST = 800, 150, 300
 GAMMAS = (0.5, 0.7, 0.9)
-TRAINING = ("prune.ratios=[0.5,0.7,0.9]", "train.epochs=3")
+TRAINING = ("prune.ratios=[0.5,0.7,0.9]", "train.epochs=2", "train.batch_size=12")
 """Over the recipe `embedded`: a small budget, the same for every scorer."""
 ORIGINAL = f"{EVAL}/original.jsonl"
 YARDSTICKS = ("leave_one_out", "leave_one_out: numbers")
@@ -121,27 +121,28 @@ class Bench:
     def __init__(self, out: Path, limit: int, n_reference: int, n_test: int, overrides: Sequence[str] = ()) -> None:
         self.out, self.n_reference = out, n_reference
         limits = [f"task.train_limit={limit}", f"task.test_limit={n_test}"]
-        self.config = load_recipe(RECIPE, [*limits, "score.scorer=random", "score.model=null", *TRAINING, *overrides])
+        self.config = load_recipe(RECIPE, limits)
+        self.training = load_recipe(RECIPE, [*limits, *TRAINING, *overrides])
         with Run(out / "chains", self.config, Lines()) as job:
             pipeline.generate(job)
             pipeline.grade(job)
             self.chains = [one for one in job.folder.trajectories() if not one.dropped and one.cot.strip()]
             self.prompts, self.count = job.prompts, job.count
-        self.default = load_recipe(RECIPE).score.scorer
 
-    def config_of(self, name: str) -> RunConfig:
-        """The configuration with a variant as its scorer."""
+    @staticmethod
+    def with_scorer(config: RunConfig, name: str) -> RunConfig:
+        """A configuration with a variant as its scorer."""
         scorer, options = VARIANTS[name]
         model = "embedded" if scorer == "llmlingua2" else None
         update = {"scorer": scorer, "options": options, "model": model}
-        return self.config.model_copy(update={"score": self.config.score.model_copy(update=update)})
+        return config.model_copy(update={"score": config.score.model_copy(update=update)})
 
     def scored(self, name: str) -> tuple[list[Trajectory], float]:
         """The chains with a variant's scores, and its CPU-seconds per 1,000 of them; made once."""
         chains = self.chains[: self.n_reference] if name in YARDSTICKS else self.chains
         file = self._part(name, "scores")
         if not file.exists():
-            scorer = make_scorer(self.config_of(name), self.prompts)
+            scorer = make_scorer(self.with_scorer(self.config, name), self.prompts)
             scorer.score(chains[:2])
             begin = time.process_time()
             found = scorer.score(chains)
@@ -225,7 +226,8 @@ class Bench:
     def trained(self, name: str) -> dict[str, Any]:
         """The ordinary pipeline with a variant as the scorer: its settings, the original model's row and one per γ."""
         folder = self.out / "trained" / re.sub(r"\W+", "-", name)
-        with Run(folder, self._evaluated(self.config_of(name), ("original", "tokenskip")), Lines()) as job:
+        config = self.with_scorer(self._evaluated(self.training, ("original", "tokenskip")), name)
+        with Run(folder, config, Lines()) as job:
             for file in (COMPLETIONS, TRAJECTORIES, ORIGINAL):
                 if not job.folder.file(file).exists():
                     job.folder.file(file).parent.mkdir(exist_ok=True)
@@ -279,7 +281,7 @@ def collect(bench: Bench, names: Sequence[str], train: bool) -> dict[str, Any]:
         "weights": weights_digest(),
         "n_chains": len(bench.chains),
         "n_reference": min(bench.n_reference, len(bench.chains)),
-        "default": bench.default,
+        "default": bench.config.score.scorer,
         "gammas": list(GAMMAS),
         "fillers": sorted(FILLERS),
         "example": {"question": example.question, "cot": example.cot, "llmlingua": bench.package_example()},
@@ -302,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", action="append", metavar="SCORER", help="work on this scorer only; may repeat")
     parser.add_argument("--no-train", action="store_true", help="no fine-tuning per scorer: what is known is published")
     parser.add_argument("--test", type=int, default=TEST, help=f"problems of the evaluation ({TEST})")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over the recipe `embedded`")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the fine-tuning")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/scorers-WEIGHTS-LIMIT)")
     args = parser.parse_args(arguments)
     out = args.out or ROOT / "runs" / f"scorers-{weights_digest()}-{args.limit}"

@@ -78,7 +78,7 @@ def make_checkpoint(size: str, texts: list[str], folder: Path) -> Path:
     torch.manual_seed(0)
     model = XLMRobertaForTokenClassification(config)
     with torch.no_grad():
-        model.classifier.weight.normal_(0, 1)  # probabilities that differ, so that decisions can
+        model.classifier.weight.normal_(0, 2 * config.hidden_size**-0.5)  # logits of standard deviation 2, as trained
     path = folder / f"{size}-xlm-roberta-large"
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
