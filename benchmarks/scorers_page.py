@@ -182,7 +182,8 @@ def verdict(trained: Mapping[str, Sequence[Mapping[str, Any]]], default: str) ->
         return [*lines, f"- **no scorer wins** ({rule}): the default of the embedded recipes stays `{default}`"]
     arm = dials[reads[0]][0]
     tied = [name for name in reads[1:] if dials[name][0]["accuracy_high"] >= arm["accuracy_low"]]
-    won = f"- **{reads[0]} wins** ({rule}): {_accuracy(arm)} at γ = {arm['ratio']:g}, achieved {arm['achieved_ratio']:.2f}"
+    won = f"- **{reads[0]} wins** ({rule}): {_accuracy(arm)} at γ = {arm['ratio']:g}"
+    won += f" (achieved {arm['achieved_ratio']:.2f})"
     won += f"; {', '.join(tied)} cannot be told apart from it with n = {arm['n']}" if tied else ""
     same = "It is" if reads[0].partition(":")[0] == default else f"`{default}` is"
     return [*lines, f"{won}. {same} the default of the embedded recipes"]
