@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,74 +49,67 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Settings:
-    encoder: str | None
-    size: Size
-    epochs: float
-    learning_rate: float
-    batch_tokens: int
-    vocab_size: int
-    held_out: float
-    pool: bool
-    seed: int
+class Settings:
+    """How a student is fitted.
+
+    `encoder` is a checkpoint to start from (folder or hub id); None trains one from scratch at `size`, with a WordPiece
+    vocabulary of the chains. `learning_rate` defaults to 2e-3 from scratch and 3e-5 from a checkpoint. `pool` gives
+    every occurrence of a word the mean importance of all its occurrences (numbers count as one word), so that the
+    student scores a word alike wherever it stands and a fine-tuned model can foresee what is left out.
+
+    Raises:
+        ConfigError: a setting that is not allowed.
+    """
+
+    encoder: str | None = None
+    size: Size = "tiny"
+    epochs: float = 3.0
+    learning_rate: float | None = None
+    batch_tokens: int = 2048
+    vocab_size: int = 2048
+    held_out: float = 0.1
+    pool: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ConfigError(unknown_name("size", self.size, SIZES))
+        if self.epochs <= 0 or not 0 <= self.held_out < 1 or self.batch_tokens < 1:
+            raise ConfigError("distill needs epochs above 0, held_out in [0, 1) and batch_tokens of at least 1")
 
 
 def distill(
     trajectories: Iterable[Trajectory],
     out: Path,
+    settings: Settings | None = None,
     *,
-    encoder: str | None = None,
-    size: Size = "tiny",
-    epochs: float = 3.0,
-    lr: float | None = None,
-    batch_tokens: int = 2048,
-    vocab_size: int = 2048,
-    held_out: float = 0.1,
-    pool: bool = False,
-    seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Fit the encoder, save it to `out`, and return the metrics.
 
-    `encoder` is a checkpoint to start from (folder or hub id); None trains one from scratch at `size`, with a WordPiece
-    vocabulary of the chains. `lr` defaults to 2e-3 from scratch and 3e-5 from a checkpoint. `progress` is called with
-    (step, steps, loss). `pool` gives every occurrence of a word the mean importance of all its occurrences (numbers
-    count as one word), so that the student scores a word alike wherever it stands and a fine-tuned model can foresee
-    what is left out. `metrics["held_out_spearman"]` is the rank correlation with the teacher over the tokens of
-    chains that were not trained on.
+    `progress` is called with (step, steps, loss). `metrics["held_out_spearman"]` is the rank correlation with the
+    teacher over the tokens of chains that were not trained on.
 
     Raises:
-        ConfigError: a setting that is not allowed.
         StageError: fewer than two scored chains.
-        ModelError: `encoder` cannot be loaded.
+        ModelError: `settings.encoder` cannot be loaded.
     """
     import torch
 
-    if size not in SIZES:
-        raise ConfigError(unknown_name("size", size, SIZES))
-    if epochs <= 0 or not 0 <= held_out < 1 or batch_tokens < 1:
-        raise ConfigError("distill needs epochs above 0, held_out in [0, 1) and batch_tokens of at least 1")
+    settings = settings or Settings()
+    rate = settings.learning_rate or (3e-5 if settings.encoder else 2e-3)
+    settings = replace(settings, learning_rate=rate)
     pairs = [(t.cot, t.scores.spans) for t in trajectories if t.scores is not None and t.scores.spans and t.cot]
     if len(pairs) < 2:
         raise StageError(f"distill needs at least two scored chains; there are {len(pairs)}: score a run first")
-    settings = _Settings(
-        encoder=encoder,
-        size=size,
-        epochs=epochs,
-        learning_rate=lr or (3e-5 if encoder else 2e-3),
-        batch_tokens=batch_tokens,
-        vocab_size=vocab_size,
-        held_out=held_out,
-        pool=pool,
-        seed=seed,
-    )
     start = time.perf_counter()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model, tokenizer = _load(encoder) if encoder else _build([text for text, _ in pairs], settings)
+        torch.manual_seed(settings.seed)
+        texts = [text for text, _ in pairs]
+        model, tokenizer = _load(settings.encoder) if settings.encoder else _build(texts, settings)
         train, test = _examples(pairs, tokenizer, settings)
         loss = _fit(model.to(device), train, settings, progress)
     metrics = {
@@ -168,7 +161,7 @@ def _load(encoder: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _build(texts: Sequence[str], settings: _Settings) -> tuple[Any, Any]:
+def _build(texts: Sequence[str], settings: Settings) -> tuple[Any, Any]:
     """A BERT with random weights and its tokenizer."""
     from transformers import BertConfig, BertForTokenClassification, BertTokenizer
 
@@ -213,7 +206,7 @@ def build_vocab(texts: Sequence[str], size: int) -> list[str]:
 
 
 def _examples(
-    pairs: Sequence[tuple[str, Sequence[Span]]], tokenizer: Any, settings: _Settings
+    pairs: Sequence[tuple[str, Sequence[Span]]], tokenizer: Any, settings: Settings
 ) -> tuple[list[Example], list[Example]]:
     """Training and held-out pieces; targets are ranks over all training tokens, so that the test is not looked at."""
     order = np.random.default_rng(settings.seed).permutation(len(pairs))
@@ -278,7 +271,7 @@ def _batch(examples: Sequence[Example], model: Any) -> tuple[Any, Any, Any]:
     return ids.to(model.device), mask.to(model.device), targets.to(model.device)
 
 
-def _fit(model: Any, train: list[Example], settings: _Settings, progress: Progress | None) -> float:
+def _fit(model: Any, train: list[Example], settings: Settings, progress: Progress | None) -> float:
     """AdamW with warm-up and linear decay; the mean loss of the last tenth of the steps."""
     import torch
 

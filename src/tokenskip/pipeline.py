@@ -124,6 +124,7 @@ def distill(
 
     The teacher's scores stay in `scores-TEACHER.jsonl` of the run folder, so that a second student costs no scoring.
     """
+    from tokenskip.distill import Settings
     from tokenskip.distill import distill as fit
 
     score_config = job.config.score.model_copy(update={"scorer": teacher, "model": None, "options": options})
@@ -142,10 +143,7 @@ def distill(
         return fit(
             job.folder.trajectories(name),
             out,
-            encoder=encoder,
-            epochs=epochs,
-            pool=pool,
-            seed=job.config.seed,
+            Settings(encoder=encoder, epochs=epochs, pool=pool, seed=job.config.seed),
             device=job.config.model.device,
             progress=step,
         )
