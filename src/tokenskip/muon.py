@@ -31,7 +31,8 @@ class Muon(torch.optim.AdamW):  # type: ignore[misc]
     """
 
     def __init__(self, model: torch.nn.Module, lr: float = 0.02, momentum: float = 0.95) -> None:
-        matrices, rest = [], []
+        matrices: list[Tensor] = []
+        rest: list[Tensor] = []
         for name, p in model.named_parameters():
             if p.requires_grad:
                 (matrices if p.ndim == 2 and "embed" not in name and "lm_head" not in name else rest).append(p)
@@ -60,6 +61,7 @@ class Muon(torch.optim.AdamW):  # type: ignore[misc]
         for p in params:
             state = self.state[p]
             if not state:
+                state["step"] = torch.zeros(())  # AdamW looks for it when a checkpoint is loaded
                 state["momentum"] = torch.zeros_like(p)
             grad = p.grad
             assert grad is not None

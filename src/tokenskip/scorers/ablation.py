@@ -10,12 +10,12 @@ It is the slope of a linear surrogate over random ablations, as in RISE (arXiv 1
 section 3), estimated unit by unit instead of by a sparse regression. `leave_one_out` asks about a unit while all others
 stand; there "take away 3, so the total drops" loses nothing with either half. Here it is asked at the lengths that
 pruning will leave. A few dozen subsets rank a chain's units only roughly: the mean over many chains is what is good
-(`tokenskip distill --teacher ablation --pool`).
+(`tokenskip distill`).
 
 `goal` as in `leave_one_out`. Units that hold goal tokens stay in every cut and rank first. Cuts are made by `prune`,
 so that equations stay apart and lines stay lines.
 
-    tokenskip distill RUN --teacher ablation --option goal=equations --pool -o compressor
+    tokenskip distill RUN --teacher ablation --option goal=equations --pool -o DIR
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import hashlib
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,12 @@ from tokenskip.config import PruneConfig
 from tokenskip.errors import ConfigError
 from tokenskip.prune import prune_at, token_counter
 from tokenskip.scorers._causal import (
+    GOALS,
     CausalScorer,
     Encoded,
     Goal,
-    Render,
     batches,
-    check_goal,
+    check_choice,
     encode,
     need_answers,
     token_logprobs,
@@ -49,30 +50,23 @@ LEAST, MOST = 0.2, 0.9
 _CONFIG = PruneConfig(verify=False)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Ablation(CausalScorer):
     """The mean effect of a unit on the goal over random cuts of its chain, in goal tokens."""
 
     name = "ablation"
     needs_answer = True
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        tokenizer: Any,
-        render: Render,
-        batch_tokens: int = 8192,
-        seed: int = 0,
-        goal: Goal = "answer",
-        subsets: int = 32,
-    ) -> None:
-        super().__init__(model, tokenizer=tokenizer, render=render, batch_tokens=batch_tokens)
-        if subsets < 3:
-            raise ConfigError(f"ablation: subsets is a number of at least 3; given: {subsets}")
-        self.goal = check_goal(goal)
-        self.subsets = subsets
-        self.seed = seed
-        self._counter = token_counter(tokenizer)
+    goal: Goal = "answer"
+    subsets: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("goal", self.goal, GOALS)
+        if self.subsets < 3:
+            raise ConfigError(f"ablation: subsets is a number of at least 3; given: {self.subsets}")
+        self._counter = token_counter(self.tokenizer)
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[Scores]:
         """One `Scores` a trajectory, in the same order; the cuts of a few chains are held at a time."""
