@@ -9,7 +9,7 @@ package load.
 Why: a per-chain importance is noisy, and a model that is trained on noisily pruned chains cannot foresee which token
 goes, so it ignores the ratio. The student sees a whole chain but not the teacher's noise; what it fits is the mean:
 
-    u = rank of a token's importance among all tokens of the corpus, in [0, 1]
+    u = rank of a token's importance among all tokens of the corpus, in [0, 1]; of several teachers, the mean
     loss = - u log p(keep) - (1 - u) log p(drop)      minimised by p(keep) = E[u | context]
 
 Soft labels in place of LLMLingua-2's kept/dropped ones (their equation 4), because a ratio needs an order, not a class.
@@ -79,7 +79,7 @@ class Settings:
 
 
 def distill(
-    trajectories: Iterable[Trajectory],
+    teachers: Sequence[Iterable[Trajectory]],
     out: Path,
     settings: Settings | None = None,
     *,
@@ -88,6 +88,7 @@ def distill(
 ) -> dict[str, Any]:
     """Fit the encoder, save it to `out`, and return the metrics.
 
+    `teachers` are the same trajectories with the scores of one teacher each; of several, the mean rank is learned.
     `progress` is called with (step, steps, loss). `metrics["held_out_spearman"]` is the rank correlation with the
     teacher over the tokens of chains that were not trained on.
 
@@ -100,7 +101,11 @@ def distill(
     settings = settings or Settings()
     rate = settings.learning_rate or (3e-5 if settings.encoder else 2e-3)
     settings = replace(settings, learning_rate=rate)
-    pairs = [(t.cot, t.scores.spans) for t in trajectories if t.scores is not None and t.scores.spans and t.cot]
+    pairs = [
+        (same[0].cot, [t.scores.spans for t in same if t.scores])
+        for same in zip(*teachers, strict=True)
+        if same[0].cot and all(t.scores and t.scores.spans for t in same)
+    ]
     if len(pairs) < 2:
         raise StageError(f"distill needs at least two scored chains; there are {len(pairs)}: score a run first")
     start = time.perf_counter()
@@ -206,25 +211,27 @@ def build_vocab(texts: Sequence[str], size: int) -> list[str]:
 
 
 def _examples(
-    pairs: Sequence[tuple[str, Sequence[Span]]], tokenizer: Any, settings: Settings
+    pairs: Sequence[tuple[str, Sequence[Sequence[Span]]]], tokenizer: Any, settings: Settings
 ) -> tuple[list[Example], list[Example]]:
     """Training and held-out pieces; targets are ranks over all training tokens, so that the test is not looked at."""
     order = np.random.default_rng(settings.seed).permutation(len(pairs))
     n_test = min(len(pairs) - 1, round(settings.held_out * len(pairs)))
     held = set(order[:n_test].tolist())
-    encoded, values = [], []
-    for text, spans in pairs:
-        encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        encoded.append(encoding["input_ids"])
-        values.append(np.array([np.nan if v is None else v for v in token_values(encoding["offset_mapping"], spans)]))
-    known = np.concatenate([values[i][~np.isnan(values[i])] for i in range(len(pairs)) if i not in held])
-    levels, counts = np.unique(known, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts + 1) / 2) / max(1, counts.sum() - 1)  # mean rank of a tie, scaled to [0, 1]
-    train: list[Example] = []
-    test: list[Example] = []
-    targets = [np.where(np.isnan(value), _IGNORE, np.interp(value, levels, ranks)) for value in values]
+    texts = [text for text, _ in pairs]
+    encodings = [
+        tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False) for text in texts
+    ]
+    encoded = [encoding["input_ids"] for encoding in encodings]
+    offsets = [encoding["offset_mapping"] for encoding in encodings]
+    by_teacher = [
+        _ranks([token_values(places, spans) for places, spans in zip(offsets, one, strict=True)], held)
+        for one in zip(*(spans for _, spans in pairs), strict=True)
+    ]
+    targets = [np.nan_to_num(np.mean(ranks, axis=0), nan=_IGNORE) for ranks in zip(*by_teacher, strict=True)]
     if settings.pool:
         _pool(encoded, targets, held, tokenizer)
+    train: list[Example] = []
+    test: list[Example] = []
     for i, (ids, target) in enumerate(zip(encoded, targets, strict=True)):
         for at in range(0, len(ids), MAX_LENGTH - 2):
             piece = target[at : at + MAX_LENGTH - 2]
@@ -235,6 +242,15 @@ def _examples(
             )
             (test if i in held else train).append(example)
     return train, test
+
+
+def _ranks(values: Sequence[Sequence[float | None]], held: set[int]) -> list[np.ndarray[Any, Any]]:
+    """One teacher's values as ranks among those of the training chains, in [0, 1]; NaN where it has none."""
+    arrays = [np.array([np.nan if value is None else value for value in chain]) for chain in values]
+    known = np.concatenate([chain[~np.isnan(chain)] for i, chain in enumerate(arrays) if i not in held])
+    levels, counts = np.unique(known, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts + 1) / 2) / max(1, counts.sum() - 1)  # mean rank of a tie
+    return [np.where(np.isnan(chain), np.nan, np.interp(chain, levels, ranks)) for chain in arrays]
 
 
 def _pool(

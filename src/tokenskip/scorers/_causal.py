@@ -24,8 +24,9 @@ from tokenskip.errors import ConfigError, DataError, ModelError, unknown_name
 from tokenskip.types import Scores, Span, Trajectory
 
 Render = Callable[[Trajectory], list[int]]
-Goal = Literal["answer", "numbers", "chain"]
-GOALS = ("answer", "numbers", "chain")
+Goal = Literal["answer", "numbers", "equations", "chain"]
+GOALS = ("answer", "numbers", "equations", "chain")
+_OPERATORS = frozenset("+-−–*/×÷·=<>^%")
 IGNORE = -100
 _ROWS = 2048  # rows of logits that are turned into float32 log-probabilities at once
 
@@ -49,15 +50,18 @@ class Encoded:
     def goal_positions(self, goal: Goal, after: int = 0) -> list[int]:
         """Positions in `ids` of the tokens that `goal` consists of, as far as they begin at character `after` or later.
 
-        answer: the tokens of the answer. numbers: those, and every token of the CoT with a digit. chain: those, and
-        every token of the CoT. The prompt is never part of a goal.
+        answer: the tokens of the answer. numbers: those, and every token of the CoT with a digit. equations: those, and
+        every one that is an operator (a step goes wrong by its sign as often as by its numbers). chain: the answer
+        and every token of the CoT. The prompt is never part of a goal.
         """
         positions = []
         low, high = self.answer
         for index, (start, end) in enumerate(self.offsets):
             wanted = start < high and end > low
             if start < self.n_cot_chars and goal != "answer":
-                wanted = wanted or goal == "chain" or any(c.isdigit() for c in self.text[start:end])
+                token = self.text[start:end]
+                wanted = wanted or goal == "chain" or any(c.isdigit() for c in token)
+                wanted = wanted or (goal == "equations" and token.strip() in _OPERATORS)
             if wanted and start >= after:
                 positions.append(self.n_prompt + index)
         return positions
