@@ -26,10 +26,11 @@ def page(results: Results) -> str:
     return f"""# The scorers on the embedded model's chains
 
 Made by `python benchmarks/scorers.py` from {results["n_chains"]:,} correct chains that the embedded model wrote itself
-(weights {results["weights"]}); every number: [scorers.json](scorers.json). Cells with three numbers are for
+(weights {results["model"]}); every number: [scorers.json](scorers.json). Cells with three numbers are for
 γ = {gammas}. The two `leave_one_out` rows are the yardstick, exact and slow, on the first {results["n_reference"]}
 chains only. `: numbers` stands for the option `goal=numbers`: how much the answer *and* the later numbers of the chain
-depend on a unit, not the answer alone. `llmlingua2` uses the compressor that ships with the package.
+depend on a unit, not the answer alone; with `: equations`, its operators too. `llmlingua2` uses the compressor that
+ships with the package (weights {results["compressor"]}).
 
 ## Reading
 

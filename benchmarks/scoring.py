@@ -99,7 +99,7 @@ def trained_xlmr(texts: list[str], folder: Path) -> Path:
             Trajectory(id=str(i), question="", gold="", cot=text, scores=Scores(scorer="teacher", spans=tuple(spans)))
         )
     start = make_checkpoint("small", texts, folder)
-    distill(chains, folder / "trained", Settings(encoder=str(start), epochs=3, learning_rate=1e-3), device="cpu")
+    distill([chains], folder / "trained", Settings(encoder=str(start), epochs=3, learning_rate=1e-3), device="cpu")
     return folder / "trained"
 
 
