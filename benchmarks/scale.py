@@ -6,7 +6,8 @@ Writes N synthetic completions, as `generate` would have, and takes them through
 size in a process of its own so that peaks do not mix. Besides N the sizes N/10 and N/100 are run, so that growth shows.
 The JSON holds, for N, `peak_rss_mib` (of the whole process, and in `peak_rss_mib_by_stage` as it stood after each
 stage), and by stage `rows_per_s` and `seconds`, `rows_per_cpu_s` and `cpu_seconds` (of other programs on the machine
-there is little in these); `sizes` holds the same for every size, and `growth` by stage the exponent of CPU time against rows from N/10 to N (1 is linear).
+there is little in these). `sizes` holds the same for every size, and `growth` by stage the exponent of CPU time against
+rows from N/10 to N (1 is linear).
 """
 
 from __future__ import annotations

@@ -34,8 +34,11 @@ _BRACES = r"\{[^{}\n]*+\}"
 for _ in range(3):  # braces nested in braces, four deep; possessive, so that a missing brace costs no backtracking
     _BRACES = r"\{(?:[^{}\n]++|" + _BRACES + r")*+\}"
 _SCRIPTS = r"(?:[_^](?:" + _BRACES + r"|\w))*"
+_LINE_MARKER = (  # "Step 1:", "**Step 1:**", "### Step 1", "1.", "2)", "-", "###" where a line begins
+    r"(?:#{1,6}[ \t]+)?(?:\*\*)?(?:[Ss]tep[ \t]+\d+[.):]*|\d{1,3}[.):]+)(?:\*\*)?:?(?=\s|$)|(?:#{1,6}|[-*•])(?=[ \t])"
+)
 _LEX = re.compile(
-    r"\s*+(?:"
+    r"(?:\A|[^\S\n\r]*+[\n\r])\s*+(?P<marker>" + _LINE_MARKER + r")|\s*+(?:"
     r"(?P<math>\$\$[^$]{1,2000}\$\$|(?<![\\$])\$(?=[^\s$])[^$\n]{1,400}(?<=\S)\$(?![\d$])"  # "$5 and $6" is money
     r"|\\\((?s:.{1,1000}?)\\\)|\\\[(?s:.{1,2000}?)\\\]|\\begin\{(?P<env>\w+\*?)\}(?s:.{0,4000}?)\\end\{(?P=env)\})"
     r"|(?P<note>[$€£¥]?<<[^<>\n]{0,200}>>)"  # GSM8K's calculator annotations
@@ -49,10 +52,7 @@ _LEX = re.compile(
     r"|(?P<verb>(?:plus|minus|times|equals|is|gives|makes|x|X|(?:divided|multiplied)[ ]by)(?!\w|['’\-]\w))"
     r"|(?P<unspaced>[" + _UNSPACED + r"][" + _MARKS + r"]*)"
     r"|(?P<word>[^\W\d" + _UNSPACED + r"](?:[^\W" + _UNSPACED + r"]++|[" + _MARKS + r"]|['’\-](?=[^\W\d_]))*+)"
-    r"|(?P<other>([.,;:!?…#*_])\10*|\S(?:[" + _MARKS + r"]|\u200d\S)*))"
-)
-_LINE_MARKER = re.compile(  # "Step 1:", "**Step 1:**", "### Step 1", "1.", "2)", "-", "###" where a line begins
-    r"(?:#{1,6}[ \t]+)?(?:\*\*)?(?:[Ss]tep[ \t]+\d+[.):]*|\d{1,3}[.):]+)(?:\*\*)?:?(?=\s|$)|(?:#{1,6}|[-*•])(?=[ \t])"
+    r"|(?P<other>[.,;:!?…#*_]|\S(?:[" + _MARKS + r"]|\u200d\S)*))"
 )
 _ABBREVIATIONS = frozenset(("mr.", "mrs.", "ms.", "dr.", "st.", "e.g.", "i.e.", "vs.", "approx.", "no.", "cf."))
 _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)\]*]*$")
@@ -224,22 +224,14 @@ def _wordlike(character: str) -> bool:
 
 def _lex(text: str, token_starts: set[int] | None) -> list[_Lexeme]:
     lexemes: list[_Lexeme] = []
-    position, stop = 0, len(text.rstrip())
-    while position < stop:
-        match = _LEX.match(text, position)
-        assert match is not None, "every character that is not white space begins a lexeme"
+    for match in _LEX.finditer(text):
         kind = str(match.lastgroup)
         start, end = match.span(kind)
-        gap = text[position:start]
-        line_begins = not lexemes or (gap != " " and ("\n" in gap or "\r" in gap))
-        if line_begins and (marker := _LINE_MARKER.match(text, start)):
-            kind, end = "label", marker.end()
         joins = kind == "unspaced" and token_starts is not None and start not in token_starts
         if joins and lexemes and lexemes[-1].kind == "unspaced" and lexemes[-1].end == start:
             lexemes[-1] = _Lexeme(kind, lexemes[-1].start, end)
         else:
             lexemes.append(_Lexeme(kind, start, end))
-        position = end
     return lexemes
 
 

@@ -42,7 +42,7 @@ _TOKEN = re.compile(
     r"|(?P<equals>(?<![<>!=])=(?!=))"
     r"|(?P<op>\*\*|[+\-−–*/×÷·∙⋅^])"
     r"|(?P<bracket>[(){}\[\]])"
-    r"|(?P<blank>\s+)|(?P<other>.)"
+    r"|(?P<other>\S)"
 )
 _SPELLINGS = {
     "plus": "+", "minus": "-", "times": "*", "equals": "=", "divided by": "/", "multiplied by": "*", "x": "*", "X": "*",
@@ -148,8 +148,6 @@ def _runs(line: str) -> list[list[str]]:
     n_words = 0  # unit words behind the last operand of the current run
     for match in _TOKEN.finditer(line):
         kind = match.lastgroup
-        if kind == "blank":
-            continue
         if kind in _MATH:
             joins = kind in ("op", "equals", "verb", "times")
             if n_words and not joins:
@@ -169,6 +167,8 @@ def _ends_operand(token: str) -> bool:
 
 
 def _normal(token: str) -> str:
+    if token.isascii() and token.isdigit():
+        return token
     if token[0] in "0123456789." and len(token) <= _MAX_DIGITS:
         token = token.replace(",", "")
         percent = "%" if token.endswith("%") else ""

@@ -83,6 +83,7 @@ class _Chain:
         self.cores: list[int] = []  # where the text of each unit begins
         self.breaks: list[Range | None] = []  # the newlines before each unit
         self.owners: list[int] = []  # the nearest unit, at or before each, that begins with white space
+        self.lines: list[int] = []  # the nearest unit, at or before each, that newlines stand before
         pending: Range | None = None
         for start, end in units:
             piece = cot[start:end]
@@ -97,6 +98,7 @@ class _Chain:
             self.units.append((start, end))
             self.cores.append(core)
             self.breaks.append(pending)
+            self.lines.append(index if pending else self.lines[-1] if index else -1)
             pending = None
         self.importances = _importances(cot, self.units, scores)
         if config.atoms:
@@ -126,10 +128,11 @@ class _Chain:
                 ranges.append((start, end))
             else:
                 owner = self.owners[index]
-                newlines = [gap for gap in self.breaks[previous + 1 : index + 1] if gap] if previous >= 0 else []
-                if newlines:  # at the start of a line only that line's own indentation may stand
+                new_line = self.lines[index] > previous >= 0
+                if new_line:  # at the start of a line only that line's own indentation may stand
+                    newlines = filter(None, self.breaks[previous + 1 : index + 1])
                     emit(*max(newlines, key=lambda gap: gap[1] - gap[0]))
-                if owner > previous >= 0 and bool(newlines) == bool(self.breaks[owner]):
+                if owner > previous >= 0 and new_line == bool(self.breaks[owner]):
                     emit(self.units[owner][0], self.cores[owner])
                 emit(self.cores[index], end)
             previous = index
