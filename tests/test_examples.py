@@ -57,7 +57,9 @@ def test_shell_examples_are_shell(script: Path) -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
-@pytest.mark.parametrize("text", [SLURM.read_text(encoding="utf-8"), "\n".join(shell_of_kuberay())], ids=["slurm", "kube"])
+@pytest.mark.parametrize(
+    "text", [SLURM.read_text(encoding="utf-8"), "\n".join(shell_of_kuberay())], ids=["slurm", "kube"]
+)
 def test_the_command_line_takes_their_commands(text: str) -> None:
     found = list(commands(text))
     stages = ["generate", "grade", "score", "prune", "train", "evaluate", "report"]
