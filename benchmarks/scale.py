@@ -145,8 +145,10 @@ def markdown(result: dict[str, Any]) -> str:
     for one in result["sizes"]:
         rates = " | ".join(f"{one['rows_per_cpu_s'][stage]:,.0f}/s" for stage in STAGES)
         lines.append(f"| {one['n']:,} | {rates} | {one['peak_rss_mib']:,.0f} MiB |")
-    growth = " | ".join(f"{result['growth'][stage]:.2f}" for stage in STAGES)
-    return "\n".join([*lines, f"| exponent of CPU time | {growth} | |"]) + "\n"
+    if result["growth"]:
+        growth = " | ".join(f"{result['growth'][stage]:.2f}" for stage in STAGES)
+        lines.append(f"| exponent of CPU time | {growth} | |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -165,12 +167,12 @@ def main() -> None:
     for n in sorted({n for n in (options.n // 100, options.n // 10) if n >= 100} | {options.n}):
         sizes.append(measure_apart(n))
         show(sizes[-1])
-    result = report(sizes)
+        result = report(sizes)
+        if options.json:  # after every size: the last takes longest
+            options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for stage, exponent in result["growth"].items():
         print(f"{stage}: CPU time grows with rows^{exponent} between the two largest sizes")
     print(markdown(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
