@@ -146,17 +146,18 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def server(run: Path, merged: Path, port: int) -> Iterator[str]:
+def server(run: str, merged: Path, port: int) -> Iterator[str]:
     """The address of `transformers serve` on the merged model, as `tokenskip serve --exec` starts it."""
     command = [sys.executable, "-m", "tokenskip", "serve", run, "--merged", merged, "--port", port, "--exec"]
-    with (run / "server.log").open("w") as log, subprocess.Popen(
+    file = merged.with_name("server.log")
+    with file.open("w") as log, subprocess.Popen(
         [str(word) for word in command], stdout=log, stderr=log, env=_environment()
     ) as process:
         try:
             url = f"http://127.0.0.1:{port}"
             while True:
                 if process.poll() is not None:
-                    sys.exit(f"the server stopped:\n{(run / 'server.log').read_text()[-1000:]}")
+                    sys.exit(f"the server stopped:\n{file.read_text()[-1000:]}")
                 try:
                     urllib.request.urlopen(f"{url}/health", timeout=2).close()
                     break
@@ -214,7 +215,7 @@ def main() -> None:
     tokenskip("run", write_recipe(folder, model, data, random=given.model is None), "--out", run)
     if not merged.exists():
         tokenskip("merge", run, "-o", merged)
-    with server(run, merged, given.port) as url:
+    with server(str(run), merged, given.port) as url:
         tokenskip("doctor", url, "--model", merged)
         answers = ask(url, merged, rows[0]["question"])
     (folder / "answers.json").write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
