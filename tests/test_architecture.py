@@ -24,7 +24,7 @@ LAYERS = (
     ("card", "compare", "importance", "pictures", "report", "results", "segments"),
     ("pipeline",),
     ("console", "dryrun", "files", "preview", "rules"),
-    ("commands",),
+    ("api", "commands"),
     ("cli", "__init__"),
     ("__main__",),
 )

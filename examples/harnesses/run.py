@@ -131,7 +131,7 @@ def page(found: dict[str, list[Outcome]], n: int) -> str:
         lines.append(f"| {name} | {cells} |")
     lines += [
         "",
-        "Batches differ, so a near tie between two tokens may fall otherwise; graders differ as well: the task of lm-eval",
+        "Batches differ, so a near tie between two tokens may fall otherwise; graders differ as well: the lm-eval task",
         "reads the number behind “The final answer is”, inspect-ai's `match` the last number of the text.",
     ]
     return "\n".join(lines) + "\n"
