@@ -1,7 +1,7 @@
 """lm-evaluation-harness and inspect-ai on the embedded model at several ratios, beside our own evaluation.
 
     pip install 'tokenskip[serving]' 'lm-eval[api,hf]' inspect-ai
-    python examples/harnesses/run.py -o docs/results/harnesses.md        # 200 stories; minutes on a CPU
+    python examples/harnesses/run.py -o docs/results/harnesses.md        # 20 stories, more with -n; minutes on a CPU
 
 Every command is printed before it runs, so that it can be taken over for another model. Four ways to the same answers:
 our `hf` backend, lm-eval's `hf` model, and lm-eval and inspect-ai over `transformers serve`.
@@ -140,7 +140,7 @@ def page(found: dict[str, list[Outcome]], n: int) -> str:
 def main() -> None:
     """Merge, evaluate four ways, write the page."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("-n", type=int, default=200, help="stories")
+    options.add_argument("-n", type=int, default=20, help="stories")
     options.add_argument("-o", "--output", type=Path, help="the page (default: only shown)")
     options.add_argument("--port", type=int, default=8322)
     given = options.parse_args()
