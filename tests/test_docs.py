@@ -72,7 +72,7 @@ def test_the_examples_of_contributing_work() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
     made: dict[str, Any] = {"__name__": "examples"}
     for block in blocks:
-        assert len(block.splitlines()) < 40
+        assert len(block.splitlines()) < (30 if "Scores" in block else 40)
         exec(block, made)
     problem = next(iter(made["Sums"](TaskConfig()).problems("train", 1)))
     assert made["Sums"](TaskConfig()).grade(problem.gold, problem.gold).correct

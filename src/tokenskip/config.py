@@ -110,6 +110,9 @@ class TrainConfig(Section):
     alpha: int = Field(16, ge=1, description="LoRA alpha")
     dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout")
     target_modules: str | tuple[str, ...] = Field("all-linear", description="layers that get an adapter")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon (method: full): orthogonalised momentum for matrices, AdamW at 0.15 of the rate else"
+    )
     learning_rate: float = Field(5e-5, gt=0)
     scheduler: str = Field("cosine", description="learning-rate schedule, as transformers names it")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
@@ -262,6 +265,8 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
             f"{source}: train.accumulation={config.train.accumulation} must divide "
             f"train.batch_size={config.train.batch_size}"
         )
+    if config.train.optimizer == "muon" and config.train.method != "full":
+        raise ConfigError(f"{source}: train.optimizer=muon needs train.method=full; given: {config.train.method}")
     if "{question}" not in config.prompt.template:
         raise ConfigError(f"{source}: prompt.template must contain {{question}}; given: {config.prompt.template!r}")
     for name, section in (("rounds", config.rounds), ("evaluate", config.evaluate)):

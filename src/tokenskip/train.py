@@ -64,8 +64,10 @@ def _fit(folder: RunFolder, rows: list[dict[str, list[int]]], prompts: Prompts, 
     model = load_model(_placed(config))
     with progress.stage("train", None) as advance:
         bar = _bar(advance)
+        model = _with_adapter(model, config)
         trainer = SFTTrainer(
-            model=_with_adapter(model, config),
+            model=model,
+            optimizers=(_optimizer(model, config), None),
             args=arguments,
             train_dataset=Dataset.from_list(rows),
             processing_class=prompts.tokenizer,
@@ -152,6 +154,15 @@ def _with_adapter(model: Any, config: RunConfig) -> Any:
         config.model.path if config.model.path == "embedded" else resolve_model(config.model.path)
     )
     return adapted
+
+
+def _optimizer(model: Any, config: RunConfig) -> Any:
+    """None: the trainer makes its AdamW."""
+    if config.train.optimizer == "adamw":
+        return None
+    from tokenskip.muon import Muon
+
+    return Muon(model, config.train.learning_rate)
 
 
 def _arguments(config: RunConfig, checkpoints: Path) -> Any:
