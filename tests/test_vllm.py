@@ -30,7 +30,7 @@ from tokenskip.prompts import Prompts, has_ratio_control
 from tokenskip.tasks.embedded import EmbeddedTask
 from tokenskip.types import Completion, Prompt, Sampling
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(3600)]
 
 SAMPLING = Sampling(max_new_tokens=256)
 N = 16
