@@ -23,7 +23,7 @@ test-slow: $(VENV)/slow.stamp
 	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/dev.stamp
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
 
 headline: $(VENV)/run.stamp
