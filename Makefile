@@ -38,7 +38,12 @@ constraints:
 	.venv-constraints/bin/pip install -q -e '.[dev,ray,serving]'
 	head -1 constraints.txt > constraints.new
 	.venv-constraints/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.new
-	mv constraints.new constraints.txt && rm -rf .venv-constraints
+	mv constraints.new constraints.txt
+	.venv-constraints/bin/pip install -q uv
+	head -2 requirements.lock > lock.new
+	grep -v '^torch==\|^#' constraints.txt | .venv-constraints/bin/uv pip compile -q --no-deps --universal \
+		--python-version 3.11 --generate-hashes --no-annotate --no-header - >> lock.new
+	mv lock.new requirements.lock && rm -rf .venv-constraints
 
 audit: $(VENV)/run.stamp
 	$(BIN)/pip install -q pip-audit

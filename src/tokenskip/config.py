@@ -256,8 +256,11 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
     """`values` as a `RunConfig`; ConfigError with one line naming `source` and the first mistake."""
     try:
         config = RunConfig.model_validate(values)
+        config.model_dump_json()
     except ValidationError as error:
         raise ConfigError(f"{source}: {_first_mistake(error)}") from None
+    except ValueError as error:  # half a character ("\ud800"), or a value that holds itself: no file could
+        raise ConfigError(f"{source}: a value cannot be written down ({error})") from None
     if config.generate.samples > 1 and config.generate.temperature == 0:
         raise ConfigError(f"{source}: generate.samples={config.generate.samples} needs generate.temperature above 0")
     if config.train.batch_size % config.train.accumulation:

@@ -96,6 +96,7 @@ def _job(config: RunConfig, n_train: int, n_test: int, n_prompt: int, source: Pa
         rows_per_chain=len(ratios) if config.prune.per_trajectory == "all" else 1,
         kept=sum(ratios) / len(ratios),
         epochs=config.train.epochs,
+        train_passes=4.0 if config.train.method == "full" else 3.0,
         n_test=n_test,
         n_arms=len(list(rows_of(config.chosen_arms(), config.evaluate.ratios))),
     )

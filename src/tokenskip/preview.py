@@ -71,6 +71,8 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
     asked = float(spell_ratio(ratio))
     if not question.strip():
         raise ConfigError("the question is empty")
+    if any("\ud800" <= character <= "\udfff" for character in question):
+        raise ConfigError("the question is not UTF-8 text")
     if adapter is None:
         if base != EMBEDDED:
             raise ConfigError(f"--base {base} needs --adapter DIR (the adapter/ folder of its run)")

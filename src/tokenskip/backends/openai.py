@@ -187,6 +187,7 @@ class OpenAIBackend:
         if text is None or choice.finish_reason not in ("stop", "length", None):
             error = f"no text came back (finish_reason {choice.finish_reason})"
             return Completion(text=text or "", n_tokens=0, finish="error", error=error)
+        text = text.encode("utf-8", "replace").decode()  # JSON can hold half a character; no file and no tokenizer can
         finish: Finish = "length" if choice.finish_reason == "length" else "stop"
         return Completion(text=text, n_tokens=len(self._ids(text)), finish=finish)
 
