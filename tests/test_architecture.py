@@ -15,7 +15,7 @@ LAYERS = (
     ("errors", "types", "progress", "ranks"),
     ("arms", "config", "ratio_map"),
     ("answers", "atoms", "equations", "estimate", "jsonl", "metrics", "prompts", "prune", "split", "stats", "verifier"),
-    ("embedded", "grade", "grade_worker", "models", "plugins", "server", "store"),
+    ("embedded", "grade", "grade_worker", "models", "plugins", "server", "store", "tracking"),
     ("backends", "scorers", "tasks"),
     ("dataset", "distill", "doctor", "engine", "evaluate", "export", "generate", "merge", "train"),
     ("objects",),
