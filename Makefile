@@ -35,7 +35,7 @@ docs: $(VENV)/run.stamp
 constraints:
 	rm -rf .venv-constraints && $(PYTHON) -m venv .venv-constraints
 	.venv-constraints/bin/pip install -q torch
-	.venv-constraints/bin/pip install -q -e '.[dev,ray,serving]'
+	.venv-constraints/bin/pip install -q -e '.[dev,playground,ray,serving,tensorboard]'
 	head -1 constraints.txt > constraints.new
 	.venv-constraints/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.new
 	mv constraints.new constraints.txt
@@ -63,5 +63,5 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 	touch $@
 
 $(VENV)/slow.stamp: $(VENV)/dev.stamp
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,ray,serving]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,playground,ray,serving,tensorboard]'
 	touch $@

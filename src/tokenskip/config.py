@@ -121,7 +121,15 @@ class TrainConfig(Section):
     accumulation: int = Field(1, ge=1, description="micro-batches per step; must divide batch_size")
     max_length: int = Field(2048, ge=8, description="longer rows are counted and left out, never cut")
     save_steps: int = Field(200, ge=1, description="steps between checkpoints")
+    report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = Field(
+        (), description="trackers that get the training's curve and the results, such as [tensorboard]"
+    )
     trainer: dict[str, Any] = Field(default_factory=dict, description="passed to TRL's SFTConfig untouched")
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _one(cls, given: Any) -> Any:
+        return () if given in (None, "none") else (given,) if isinstance(given, str) else given
 
 
 class RoundsConfig(Section):

@@ -28,6 +28,7 @@ from tokenskip.models import is_here, load_tokenizer, resolve_model
 from tokenskip.objects import check_backend, check_scorer
 from tokenskip.prompts import Prompts
 from tokenskip.tasks._base import is_local
+from tokenskip.tracking import check_trackers
 from tokenskip.types import Problem
 
 PROMPT, TRAINED = "dim", "bold green"
@@ -65,6 +66,7 @@ def dry_run(config: RunConfig) -> None:
     task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
     check_backend(config)
     check_scorer(config)
+    check_trackers(config.train.report_to)
     source = resolve_model(config.model.path, reachable=False)
     train, test = (_data(task, config, split) for split in ("train", "test"))
     here = is_here(source)
