@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Extras of the slow tests: a real cluster, a real server, real pages, the package that the scorer is compared with.
+SLOW := dev,parity,playground,ray,serving,tensorboard
 # One thread per process: two threads on a small machine wait for each other. Nothing here needs a hub.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
@@ -35,7 +37,7 @@ docs: $(VENV)/run.stamp
 constraints:
 	rm -rf .venv-constraints && $(PYTHON) -m venv .venv-constraints
 	.venv-constraints/bin/pip install -q torch
-	.venv-constraints/bin/pip install -q -e '.[dev,playground,ray,serving,tensorboard]'
+	.venv-constraints/bin/pip install -q -e '.[$(SLOW)]'
 	head -1 constraints.txt > constraints.new
 	.venv-constraints/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.new
 	mv constraints.new constraints.txt
@@ -63,5 +65,5 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 	touch $@
 
 $(VENV)/slow.stamp: $(VENV)/dev.stamp
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,playground,ray,serving,tensorboard]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[$(SLOW)]'
 	touch $@

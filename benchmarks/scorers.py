@@ -1,8 +1,9 @@
 """Every scorer on the embedded model's own chains: what it costs, what it keeps, and what a model makes of it.
 
 Reads the shipped model and compressor. Writes docs/results/scorers.md and scorers.json, and keeps its parts (chains,
-scores, cuts, trained runs) in a run folder named after the shipped weights, so that it goes on where it stopped and
-new weights begin a new folder. A trial with fewer problems publishes into its run folder, not into the repository.
+scores, cuts, trained runs) in a run folder named after the shipped model's weights, so that it goes on where it
+stopped; the parts of `llmlingua2` are named after the compressor's, so that a new one costs its own row only. A trial
+with fewer problems publishes into its run folder, not into the repository.
 
     python benchmarks/scorers.py                          # everything, one fine-tuning per scorer included
     python benchmarks/scorers.py --no-train --only mist --only random
@@ -38,12 +39,23 @@ from tokenskip.job import Run
 from tokenskip.objects import make_scorer
 from tokenskip.prune import corpus_thresholds, prune_chain, prune_trajectory
 from tokenskip.results import load_results
-from tokenskip.store import COMPLETIONS, EVAL, TRAIN, TRAJECTORIES, copy_atomically, read_rows, write_atomically
+from tokenskip.store import (
+    COMPLETIONS,
+    EVAL,
+    SCORES,
+    TRAIN,
+    TRAJECTORIES,
+    copy_atomically,
+    read_rows,
+    scores_row,
+    write_atomically,
+    write_rows,
+)
 from tokenskip.types import Pruned, Scores, Span, Trajectory
 
 LIMIT, REFERENCE, TEST = 800, 150, 300
 GAMMAS = (0.5, 0.7, 0.9)
-TRAINING = ("prune.ratios=[0.5,0.7,0.9]", "train.epochs=2", "train.batch_size=12")
+TRAINING = ("prune.ratios=[0.5,0.7,0.9]", "train.epochs=2", "train.batch_size=12", "rounds.count=0")
 """Over the recipe `embedded`: a small budget, the same for every scorer."""
 ORIGINAL = f"{EVAL}/original.jsonl"
 YARDSTICKS = ("leave_one_out", "leave_one_out: numbers")
@@ -53,12 +65,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "surprisal": ("surprisal", {}),
     "goal_gradient": ("goal_gradient", {}),
     "goal_gradient: numbers": ("goal_gradient", {"goal": "numbers"}),
+    "ablation: equations": ("ablation", {"goal": "equations"}),
     "mist": ("mist", {}),
     "contrast": ("contrast", {}),
     "llmlingua2": ("llmlingua2", {}),
     "random": ("random", {}),
 }
-"""Scorers with their options; `numbers` is the option goal=numbers. llmlingua2 is the shipped compressor."""
+"""Scorers with their options; behind a colon a value of the option `goal`. llmlingua2 is the shipped compressor."""
 CUTS = {
     "corpus": PruneConfig(cut="corpus"),
     "chain": PruneConfig(cut="chain"),
@@ -121,7 +134,9 @@ class Bench:
     def __init__(self, out: Path, limit: int, n_reference: int, n_test: int, overrides: Sequence[str] = ()) -> None:
         self.out, self.n_reference = out, n_reference
         limits = [f"task.train_limit={limit}", f"task.test_limit={n_test}"]
-        self.config = load_recipe(RECIPE, limits)
+        recipe = load_recipe(RECIPE, limits)
+        read = {section: getattr(recipe, section) for section in ("model", "task", "prompt", "generate", "evaluate")}
+        self.config = RunConfig(**read)  # the chains do not depend on how the recipe trains
         self.training = load_recipe(RECIPE, [*limits, *TRAINING, *overrides])
         with Run(out / "chains", self.config, Lines()) as job:
             pipeline.generate(job)
@@ -173,7 +188,7 @@ class Bench:
     def _part(self, name: str, kind: str) -> Path:
         folder = self.out / kind
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / (re.sub(r"\W+", "-", name) + ".json")
+        return folder / f"{file_name(name)}.json"
 
     def _cut(self, scored: Sequence[Trajectory], config: PruneConfig) -> dict[str, Any]:
         """Per ratio: achieved ratio, rejects, and the share of each kind's characters that is kept."""
@@ -225,13 +240,17 @@ class Bench:
 
     def trained(self, name: str) -> dict[str, Any]:
         """The ordinary pipeline with a variant as the scorer: its settings, the original model's row and one per γ."""
-        folder = self.out / "trained" / re.sub(r"\W+", "-", name)
+        folder = self.out / "trained" / file_name(name)
         config = self.with_scorer(self._evaluated(self.training, ("original", "tokenskip")), name)
         with Run(folder, config, Lines()) as job:
             for file in (COMPLETIONS, TRAJECTORIES, ORIGINAL):
                 if not job.folder.file(file).exists():
                     job.folder.file(file).parent.mkdir(exist_ok=True)
                     copy_atomically(self._chains_file(file), job.folder.file(file))
+            if not job.folder.file(SCORES).exists():
+                scored = {one.id: one for one in self.scored(name)[0]}
+                chains = (scored.get(one.id, one.drop("not scored")) for one in job.folder.trajectories())
+                write_rows(job.folder.file(SCORES), map(scores_row, chains))
             pipeline.run(job)
             n_rows = sum(1 for _ in read_rows(job.folder.file(TRAIN)))
         keys = ("arm", "ratio", "n", "accuracy", "accuracy_low", "accuracy_high", "achieved_ratio", "cot_tokens_mean")
@@ -253,13 +272,15 @@ class Bench:
         return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=settings)})
 
 
-def weights_digest() -> str:
-    """Eight hexadecimal digits of the shipped weights: results of other weights must not be mixed with these."""
-    digest = hashlib.sha256()
-    for folder in (model_path(), compressor_path()):
-        for file in sorted(folder.glob("*.safetensors")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:8]
+def digest(folder: Path) -> str:
+    """Eight hexadecimal digits of the weights in a folder: results of other weights must not be mixed with these."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:8]
+
+
+def file_name(name: str) -> str:
+    """What the parts of a variant are called."""
+    plain = re.sub(r"\W+", "-", name)
+    return f"{plain}-{digest(compressor_path())}" if name == "llmlingua2" else plain
 
 
 def collect(bench: Bench, names: Sequence[str], train: bool) -> dict[str, Any]:
@@ -278,7 +299,8 @@ def collect(bench: Bench, names: Sequence[str], train: bool) -> dict[str, Any]:
         found["trained"] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
     example = bench.example()
     return {
-        "weights": weights_digest(),
+        "model": digest(model_path()),
+        "compressor": digest(compressor_path()),
         "n_chains": len(bench.chains),
         "n_reference": min(bench.n_reference, len(bench.chains)),
         "default": bench.config.score.scorer,
@@ -305,9 +327,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-train", action="store_true", help="no fine-tuning per scorer: what is known is published")
     parser.add_argument("--test", type=int, default=TEST, help=f"problems of the evaluation ({TEST})")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the fine-tuning")
-    parser.add_argument("--out", type=Path, help="run folder (default: runs/scorers-WEIGHTS-LIMIT)")
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/scorers-MODEL-LIMIT)")
     args = parser.parse_args(arguments)
-    out = args.out or ROOT / "runs" / f"scorers-{weights_digest()}-{args.limit}"
+    out = args.out or ROOT / "runs" / f"scorers-{digest(model_path())}-{args.limit}"
     begin = time.process_time()
     try:
         for name in args.only or ():

@@ -12,8 +12,8 @@ are compared one by one. Writes JSON, the first thread count on top and all of t
   reaches just before and after. Counted are the encoder's matrix products over real tokens (projections, feed-forward,
   attention scores and their use); not counted: padding, embeddings, softmax, GELU, LayerNorm, tokenizing, cutting.
 
-With `--decisions` it measures instead what lower precision changes, on a trained checkpoint (`--model`, by default the
-shipped compressor): the share of texts and of words that come out otherwise than in float32. `--trained-xlmr` fits an
+With `--decisions` it measures instead what lower precision changes, on a trained model (`--model`, by default the
+embedded one): the share of texts and of words that come out otherwise than in float32. `--trained-xlmr` fits an
 XLM-R of its own to the data first. With `--memory` it measures the peak of resident memory of `tokenskip prune FILE`,
 on a tenth of the texts and on all of them, for several scorers with the embedded models. Neither needs `llmlingua`.
 
@@ -34,6 +34,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def trained_xlmr(texts: list[str], folder: Path) -> Path:
             Trajectory(id=str(i), question="", gold="", cot=text, scores=Scores(scorer="teacher", spans=tuple(spans)))
         )
     start = make_checkpoint("small", texts, folder)
-    distill(chains, folder / "trained", Settings(encoder=str(start), epochs=3, learning_rate=1e-3), device="cpu")
+    distill([chains], folder / "trained", Settings(encoder=str(start), epochs=3, learning_rate=1e-3), device="cpu")
     return folder / "trained"
 
 
@@ -164,17 +165,34 @@ def measure(path: Path, texts: list[str], n_reference: int, size: str, threads: 
     }
 
 
-def changed_decisions(model: str, texts: list[str], dtypes: list[str]) -> dict[str, Any]:
-    """Per dtype: the share of (text, rate) pairs and of kept words unlike float32, and CPU-seconds per text."""
-    from tokenskip.scorers.llmlingua_rule import LLMLinguaRule
+def cutter(scorer: str, model: str, dtype: str) -> Callable[[list[str]], list[list[str]]]:
+    """Texts -> what is left of each at every rate: by `rule=llmlingua`, or by a scorer under our own rule."""
+    if scorer == "rule llmlingua":
+        from tokenskip.scorers.llmlingua_rule import LLMLinguaRule
 
+        rule = LLMLinguaRule(model, device="cpu", dtype=dtype)
+        return lambda texts: rule.compress(texts, RATES)
+    from tokenskip.files import FilePruner
+    from tokenskip.types import Trajectory
+
+    pruner = FilePruner(scorer, model, overrides=["model.device=cpu", f"model.dtype={dtype}"])
+
+    def cut(texts: list[str]) -> list[list[str]]:
+        chains = [Trajectory(id=str(i), question="", gold="1", cot=text) for i, text in enumerate(texts)]
+        return [[one.text for one in cuts] for cuts in pruner.prune(chains, RATES)]
+
+    return cut
+
+
+def changed_decisions(scorer: str, model: str, texts: list[str], dtypes: list[str]) -> dict[str, Any]:
+    """Per dtype: the share of (text, rate) pairs and of kept words unlike float32, and CPU-seconds per text."""
     found: dict[str, Any] = {}
     reference: list[list[str]] = []
     for dtype in ("float32", *dtypes):
-        rule = LLMLinguaRule(model, device="cpu", dtype=dtype)
-        rule.compress(texts[:1], RATES)
+        cut = cutter(scorer, model, dtype)
+        cut(texts[:1])
         begin = time.process_time()
-        cuts = rule.compress(texts, RATES)
+        cuts = cut(texts)
         found[dtype] = {"cpu_s": round((time.process_time() - begin) / len(texts), 5)}
         reference = reference or cuts
         pairs = [pair for ours, theirs in zip(cuts, reference, strict=True) for pair in zip(ours, theirs, strict=True)]
@@ -183,7 +201,7 @@ def changed_decisions(model: str, texts: list[str], dtypes: list[str]) -> dict[s
         words = sum(len(b.split()) for _, b in pairs)
         found[dtype]["texts_changed"] = round(sum(a != b for a, b in pairs) / len(pairs), 5)
         found[dtype]["words_changed"] = round((changed + lost) / words, 6)
-    return {"model": model, "n_texts": len(texts), "rates": list(RATES), "dtypes": found}
+    return {"scorer": scorer, "model": model, "n_texts": len(texts), "rates": list(RATES), "dtypes": found}
 
 
 def main() -> None:
@@ -197,6 +215,7 @@ def main() -> None:
     parser.add_argument("--decisions", action="store_true", help="what lower precision changes, instead")
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float16"], help="for --decisions")
     parser.add_argument("--model", default="embedded", help="for --decisions: a trained checkpoint")
+    parser.add_argument("--scorer", default="rule llmlingua", help="for --decisions: that rule, or a scorer's name")
     parser.add_argument("--trained-xlmr", action="store_true", help="for --decisions: fit a small XLM-R to the data")
     parser.add_argument("--memory", action="store_true", help="peak memory of `tokenskip prune FILE`, instead")
     parser.add_argument("--json", type=Path)
@@ -209,7 +228,7 @@ def main() -> None:
         torch.set_num_threads(args.threads[0])
         with tempfile.TemporaryDirectory() as folder:
             model = str(trained_xlmr(texts, Path(folder))) if args.trained_xlmr else args.model
-            write(changed_decisions(model, texts, args.dtypes), args.json)
+            write(changed_decisions(args.scorer, model, texts, args.dtypes), args.json)
         return
     with tempfile.TemporaryDirectory() as folder:
         path = make_checkpoint(args.size, texts, Path(folder))

@@ -171,7 +171,7 @@ def trained(checkpoints, tmp_path_factory) -> dict[str, str]:
     made = {}
     for family, path in checkpoints.items():
         out = tmp_path_factory.mktemp("trained") / Path(path).name
-        distill(chains, out, Settings(encoder=path, epochs=2, learning_rate=2e-3), device="cpu")
+        distill([chains], out, Settings(encoder=path, epochs=2, learning_rate=2e-3), device="cpu")
         made[family] = str(out)
     return made
 
@@ -351,7 +351,7 @@ def test_the_package_loads_a_distilled_student(counting, tmp_path):
     from test_distill import chains
 
     student = tmp_path / "student-bert-base-multilingual-cased"
-    distill(chains(40, 0.5), student, Settings(epochs=2))
+    distill([chains(40, 0.5)], student, Settings(epochs=2))
     cases = [item.cot for item in chains(5, 0.0)]
     ours = LLMLinguaRule(str(student), device="cpu").compress(cases, [0.5])
     theirs = reference(str(student), counting)

@@ -112,7 +112,7 @@ def test_a_trained_scorer_gets_rows_with_intervals(bench: Any, tmp_path: Path) -
     assert "| random | 0.5 | 6 | " in page
 
 
-def test_the_verdict_asks_for_a_dial_first(bench: Any) -> None:
+def test_the_verdict_asks_for_a_model_that_reads_its_ratio(bench: Any) -> None:
     from scorers_page import verdict
 
     def arms(accuracy: float, *achieved: float) -> list[dict[str, Any]]:
@@ -122,19 +122,14 @@ def test_the_verdict_asks_for_a_dial_first(bench: Any) -> None:
             for ratio, got in zip(bench.GAMMAS, achieved, strict=True)
         ]
 
-    deaf, best, near, far = (
-        arms(0.99, 1, 1, 1),
-        arms(0.8, 0.51, 0.7, 0.9),
-        arms(0.75, 0.5, 0.7, 0.9),
-        arms(0.5, 0.5, 0.7, 0.9),
-    )
+    best, near, far = (arms(accuracy, 0.6, 0.7, 0.9) for accuracy in (0.8, 0.75, 0.5))
+    deaf = arms(0.99, 0.95, 1, 1)
     trained = {"deaf": deaf, "near": near, "best: numbers": best, "far": far}
-    dial, won = verdict(trained, "best")
-    assert "**best: numbers** (at worst 0.01 off), **near** (at worst 0.00 off), **far**" in dial
+    falls, won = verdict(trained, "best")
+    assert falls.endswith("**near** 0.75, **best: numbers** 0.75, **far** 0.75, **deaf** 0.13")
     assert "**best: numbers wins**" in won
-    assert "though near cannot be told apart" in won
-    assert won.endswith("it is the embedded recipes' default")
-    assert verdict(trained, "deaf")[1].endswith("the embedded recipes' default is `deaf`")
+    assert "; near cannot be told apart from it with n = 300. It is the default" in won
+    assert "`deaf` is the default" in verdict(trained, "deaf")[1]
     assert "**no scorer wins**" in verdict({"deaf": deaf}, "deaf")[1]
     assert verdict({}, "deaf") == []
 
