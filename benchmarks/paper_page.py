@@ -50,12 +50,13 @@ def page(results: Results) -> str:
     train = settings["train"]
     return f"""# The paper's tables on the embedded family
 
-Made by `python benchmarks/paper.py`; every row: [paper.json](paper.json). Sizes of the embedded model, pretrained from
-random weights in one run each on the same stream of documents, then compressed with the same settings: chains of
-{settings["chains"]:,} problems (only right ones are kept), scorer `{settings["scorer"]}`, cut
-`{settings["prune"]["cut"]}`, {settings["steps"]:,} steps of {train["batch_size"]} rows at {train["learning_rate"]:g}
-(`{train["method"]}`), greedy decoding of the same {one:,} held-out problems. One seed. These models are made for
-comparison with each other: the model that the package ships has seen nine times as many tokens.
+Made by `python benchmarks/paper.py`; every row: [paper.json](paper.json). Sizes of the embedded model, each pretrained
+from random weights for about the same time on one core (so the smaller ones see more tokens of the same stream), then
+compressed with the same settings: chains of {settings["chains"]:,} problems (only right ones are kept), scorer
+`{settings["scorer"]}`, cut `{settings["prune"]["cut"]}`, {settings["steps"]:,} steps of {train["batch_size"]} rows at
+{train["learning_rate"]:g} (`{train["method"]}`), greedy decoding of the same {one:,} held-out problems. One seed.
+
+These models stand in for a family and are weaker than the one that the package ships, which has seen 54M tokens.
 
 {sizes_table(results["sizes"])}
 The paper's figures are those of its tables 1 and 2 (arXiv 2502.12067v3), on GSM8K. Its models are a hundred thousand
