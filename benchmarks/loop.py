@@ -99,7 +99,7 @@ def collect(folder: RunFolder) -> Row:
             paired = paired_difference(before, after)
             assert paired is not None
             row["to_first"] = {"difference": paired.difference, "low": paired.low, "high": paired.high}
-    return {**found, "rows": rows, "settings": folder.config.rounds.model_dump()}
+    return {**found, "rows": rows, "settings": folder.config.rounds.model_dump(mode="json")}
 
 
 def page(results: Row) -> str:

@@ -171,8 +171,10 @@ def collect(out: Path) -> Row:
             "steps": shared.train.trainer["max_steps"],
             "scorer": shared.score.scorer,
             "token_cap": full_cap(shared),
-            "train": shared.train.model_dump(exclude={"trainer", "rank", "alpha", "dropout", "target_modules"}),
-            "prune": shared.prune.model_dump(),
+            "train": shared.train.model_dump(
+                mode="json", exclude={"trainer", "rank", "alpha", "dropout", "target_modules"}
+            ),
+            "prune": shared.prune.model_dump(mode="json"),
         },
     }
 
