@@ -103,6 +103,9 @@ VARIANTS = {
         group="Weights", about="LoRA, rank 32", settings=("train.method=lora", "train.rank=32", "train.alpha=64")
     ),
     **{f"data_{n}": _data(n) for n in (400, 200, 100, 50)},
+    "data_100_longer": Variant(
+        group="Longer", about="100 problems, as many steps as base", chains=100, settings=("train.epochs=16",)
+    ),
 }  # fmt: skip
 
 

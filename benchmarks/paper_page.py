@@ -75,8 +75,9 @@ Accuracy, and the achieved ratio behind the slash; intervals are 95% Wilson inte
 
 {baseline_table(results)}
 The paper's token cap is 512 on chains of 213 tokens in the mean, ours {settings_cap(results)}: how deep truncation cuts
-depends on that choice, so its rows compare by their achieved ratio. The untouched embedded models know a terse register
-that "Be concise." asks for, since their pretraining has one; the other prompts are unknown to them.
+depends on that choice, so its rows compare by their achieved ratio. "Be concise." and, but for a word, "Only use
+numbers or equations." ask for ways of writing that the embedded models know from their pretraining; the other two
+prompts are unknown to them.
 
 ## Do larger models hold up better?
 
