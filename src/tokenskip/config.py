@@ -7,6 +7,7 @@ mistake raises `ConfigError` with one line: what was given, what is allowed, and
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -119,6 +120,13 @@ class TrainConfig(Section):
     max_length: int = Field(2048, ge=8, description="longer rows are counted and left out, never cut")
     save_steps: int = Field(200, ge=1, description="steps between checkpoints")
     trainer: dict[str, Any] = Field(default_factory=dict, description="passed to TRL's SFTConfig untouched")
+
+    def steps(self, rows: int) -> int:
+        """Optimiser steps of a fine-tuning on `rows` rows."""
+        fixed = self.trainer.get("max_steps")
+        if isinstance(fixed, int) and fixed > 0:
+            return fixed
+        return math.ceil(math.ceil(rows / self.batch_size) * self.epochs)
 
 
 class RoundsConfig(Section):

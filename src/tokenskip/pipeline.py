@@ -117,7 +117,13 @@ def score(job: Run) -> None:
 
 
 def distill(
-    job: Run, teacher: str, out: Path, *, encoder: str | None = None, epochs: float = 3.0, pool: bool = False,
+    job: Run,
+    teacher: str,
+    out: Path,
+    *,
+    encoder: str | None = None,
+    epochs: float = 3.0,
+    pool: bool = False,
     **options: Any,
 ) -> Row:
     """A compressor that learned `teacher`'s importance on this run's correct chains; returns its metrics.
