@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from headline import RECIPE, ROOT, Lines
-from paper_page import GAMMAS, page
+from paper_page import GAMMAS, SHIPPED, page
 
 from tokenskip import pipeline
 from tokenskip.arms import ARMS, label, rows_of
@@ -42,6 +42,8 @@ as many tokens for all, the smallest learns nothing (`xs` solves 2% of 200 probl
 hours.
 """
 SEED, CHECKPOINTS = 0, 4
+SHIPPED_TOKENS = 54_000_000
+"""Of the model that the package ships (its card has the three runs)."""
 CHAINS, STEPS, TEST = 1000, 750, 500
 """Problems that make chains, optimiser steps of the fine-tuning (24 rows each), problems of the evaluation."""
 PASSES: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...] = (
@@ -106,19 +108,23 @@ def measured(folder: RunFolder, ratios: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0
     return rows
 
 
-def about(size: str, model: Path, folder: RunFolder) -> Row:
-    """What a size is, and how its pretraining and the funnel to its training rows went."""
+def parameters(model: Path) -> int:
+    """Weights in a model's folder, tied ones once."""
     from safetensors import safe_open
 
     with safe_open(str(model / "model.safetensors"), "np") as weights:
-        parameters = sum(int(np.prod(weights.get_slice(name).get_shape())) for name in weights.keys())  # noqa: SIM118
+        return sum(int(np.prod(weights.get_slice(name).get_shape())) for name in weights.keys())  # noqa: SIM118
+
+
+def about(size: str, model: Path, folder: RunFolder) -> Row:
+    """What a size is, and how its pretraining and the funnel to its training rows went."""
     log = model / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     tried = [line for line in lines if "dev_accuracy" in line]
     counts = {step["reason"]: step["count"] for step in funnel(folder)}
     return {
         "size": size,
-        "parameters": parameters,
+        "parameters": parameters(model),
         "pretraining_tokens": tried[-1]["tokens"] if tried else None,
         "dev_accuracy": tried[-1]["dev_accuracy"] if tried else None,
         "generated": counts["generated"],
@@ -160,11 +166,17 @@ def collect(out: Path) -> Row:
         folders[size] = RunFolder(path, config)
         rows += [{"size": size, **row} for row in measured(folders[size])]
         sizes.append(about(size, Path(config.model.path), folders[size]))
+    found = shipped(ROOT / "docs" / "results" / "embedded.json")
+    held = held_up(folders)
+    if found:
+        sizes.append(found[0])
+        rows += found[1]
     shared = RunConfig.model_validate(read_manifest(next(iter(folders.values())).path)["config"])
     return {
         "sizes": sizes,
         "rows": rows,
-        "held_up": held_up(folders),
+        "held_up": held,
+        "absent": [size for size in TOKENS if size not in folders],
         "settings": {
             "seed": SEED,
             "chains": shared.task.train_limit,
@@ -177,6 +189,20 @@ def collect(out: Path) -> Row:
             "prune": shared.prune.model_dump(mode="json"),
         },
     }
+
+
+def shipped(file: Path) -> tuple[Row, list[Row]] | None:
+    """The package's own model as the headline run has it: what it is, and its rows; None before that run."""
+    if not file.exists():
+        return None
+    results = json.loads(file.read_text(encoding="utf-8"))
+    counts = {step["reason"]: step["count"] for step in results["funnel"]}
+    arms = {name for names, _ in PASSES for name in names}
+    rows = [{key: arm[key] for key in KEYS} for arm in results["arms"] if arm["arm"] in arms]
+    size = {"size": SHIPPED, "parameters": parameters(model_path()), "pretraining_tokens": SHIPPED_TOKENS,
+            "dev_accuracy": None, "generated": counts["generated"], "correct": counts["correct"],
+            "training_rows": counts["training rows"]}  # fmt: skip
+    return size, [{"size": SHIPPED, **row} for row in rows]
 
 
 def publish(results: Row, folder: Path) -> None:

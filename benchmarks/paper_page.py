@@ -12,6 +12,9 @@ Results = Mapping[str, Any]
 GAMMAS = (0.6, 0.5)
 """The ratios at which the sizes are compared with each other."""
 
+SHIPPED = "shipped"
+"""The package's own model, of size `s`, in the headline run."""
+
 Cell = tuple[float, float | None]
 QWEN: dict[str, dict[float | None, Cell]] = {
     "Qwen 3B": {None: (83.7, None), 1.0: (83.4, 1.0), 0.9: (83.2, 0.83), 0.8: (81.6, 0.79), 0.7: (80.1, 0.73),
@@ -56,9 +59,10 @@ compressed with the same settings: chains of {settings["chains"]:,} problems (on
 `{settings["scorer"]}`, cut `{settings["prune"]["cut"]}`, {settings["steps"]:,} steps of {train["batch_size"]} rows at
 {train["learning_rate"]:g} (`{train["method"]}`), greedy decoding of the same {one:,} held-out problems. One seed.
 
-These models stand in for a family and are weaker than the one that the package ships, which has seen 54M tokens.
+These models stand in for a family and are weaker than the one that the package ships, which has seen more tokens. That
+one stands beside them as `{SHIPPED}`: a model of size `s` with the training of [the headline run](embedded.md).
 
-{sizes_table(results["sizes"])}
+{sizes_table(results["sizes"])}{absent(results)}
 The paper's figures are those of its tables 1 and 2 (arXiv 2502.12067v3), on GSM8K. Its models are a hundred thousand
 times larger and its problems are another kind: the shape can be compared, the numbers cannot.
 
@@ -104,6 +108,12 @@ def _original_tokens(results: Results) -> str:
     return f"{min(means):.0f} to {max(means):.0f}" if len(means) > 1 else f"{means[0]:.0f}"
 
 
+def absent(results: Results) -> str:
+    """A sentence about sizes that are not finished."""
+    missing = ", ".join(f"`{size}`" for size in results["absent"])
+    return f"\nNot run yet, so not in the tables: {missing}.\n" if missing else ""
+
+
 def find(results: Results, size: str, arm: str, ratio: float | None) -> Mapping[str, Any] | None:
     """The row; None where there is none."""
     rows = results["rows"]
@@ -113,6 +123,11 @@ def find(results: Results, size: str, arm: str, ratio: float | None) -> Mapping[
 def names(results: Results) -> list[str]:
     """The sizes that were measured, the smallest first."""
     return [one["size"] for one in results["sizes"]]
+
+
+def family(results: Results) -> list[str]:
+    """The sizes that were pretrained and compressed in the same way."""
+    return [size for size in names(results) if size != SHIPPED]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -193,6 +208,8 @@ def losses_table(results: Results) -> str:
 
 def held_up_table(results: Results) -> str:
     """Pairs of sizes."""
+    if not results["held_up"]:
+        return "Not measured: fewer than two sizes are finished.\n"
     return table(("γ", "sizes", "points less lost", ""), [
         (f"{one['ratio']}", f"{one['larger']} against {one['smaller']}",
          f"{signed(100 * one['difference'])} [{signed(100 * one['low'])}, {signed(100 * one['high'])}]", verdict(one))
@@ -229,7 +246,7 @@ def verdicts(results: Results) -> str:
             )
     lines += [_prompt_line(results, size) for size in names(results)]
     apart = results["held_up"]
-    wide = [one for one in apart if (one["smaller"], one["larger"]) == (names(results)[0], names(results)[-1])]
+    wide = [one for one in apart if (one["smaller"], one["larger"]) == (family(results)[0], family(results)[-1])]
     lines += [f"- `{one['larger']}` against `{one['smaller']}` at γ = {one['ratio']}: {verdict(one)}." for one in wide]
     return "\n".join(lines)
 

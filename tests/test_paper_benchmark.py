@@ -83,7 +83,8 @@ def paper_results(scripts: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     train = RunConfig().train.model_dump(mode="json", exclude={"trainer"})
     settings = {"chains": 100, "steps": 5, "scorer": "llmlingua2", "token_cap": 224, "train": train,
                 "prune": RunConfig().prune.model_dump(mode="json")}  # fmt: skip
-    return {"sizes": [about], "rows": [{"size": "xs", **row} for row in rows], "held_up": [], "settings": settings}
+    return {"sizes": [about], "rows": [{"size": "xs", **row} for row in rows], "held_up": [], "absent": ["s", "b"],
+            "settings": settings}  # fmt: skip
 
 
 def test_the_page_of_the_paper_sets_our_rows_beside_its_own(scripts: dict[str, Any], tmp_path: Path) -> None:
@@ -99,6 +100,21 @@ def test_the_page_of_the_paper_sets_our_rows_beside_its_own(scripts: dict[str, A
     assert "is prompt_be_concise: 87.5% with 0.40 of the tokens; it beats TokenSkip at γ = 0.9, 0.8, 0.7, 0.6" in text
     scripts["paper"].publish(results, tmp_path)
     assert json.loads((tmp_path / "paper.json").read_text(encoding="utf-8")) == results
+    assert "Not run yet, so not in the tables: `s`, `b`." in text
+
+
+def test_the_shipped_model_is_taken_from_the_headline_run(scripts: dict[str, Any], tmp_path: Path) -> None:
+    original = arm(180, 100)
+    arms = [summarise_arm("original", None, original, original), summarise_arm("random", 0.6, arm(9, 60), original),
+            summarise_arm("tokenskip", 0.6, arm(175, 60), original)]  # fmt: skip
+    funnel = [{"reason": reason, "count": 7} for reason in ("generated", "correct", "training rows")]
+    (tmp_path / "embedded.json").write_text(json.dumps({"arms": arms, "funnel": funnel}), encoding="utf-8")
+    size, rows = scripts["paper"].shipped(tmp_path / "embedded.json")
+    assert (size["size"], size["parameters"], size["training_rows"]) == ("shipped", 275_008, 7)
+    assert [(row["size"], row["arm"], row["accuracy"]) for row in rows] == [
+        ("shipped", "original", 0.9), ("shipped", "tokenskip", 0.875),
+    ]  # fmt: skip
+    assert scripts["paper"].shipped(tmp_path / "none.json") is None
 
 
 def test_half_an_arm_is_no_row(scripts: dict[str, Any], tmp_path: Path) -> None:
@@ -210,8 +226,10 @@ def test_trials_run_whole_and_again_without_work(scripts: dict[str, Any], monkey
     trial = ["--limit", "12", "--out", str(tmp_path)]
     scripts["paper"].main([*trial, "--size", "s"])
     found = json.loads((tmp_path / "published/paper.json").read_text(encoding="utf-8"))
-    assert len(found["rows"]) == 24
-    assert all(row["n"] == 12 and row["size"] == "s" for row in found["rows"])
+    rows = [row for row in found["rows"] if row["size"] == "s"]
+    assert len(rows) == 24
+    assert all(row["n"] == 12 for row in rows)
+    assert found["absent"] == ["xs", "b"]
     scripts["ablations"].main([*trial, "--only", "base", "--only", "achieved_labels", "--only", "concise"])
     found = json.loads((tmp_path / "published/ablations.json").read_text(encoding="utf-8"))
     assert [one["variant"] for one in found["variants"]] == ["base", "achieved_labels", "concise"]
