@@ -48,7 +48,7 @@ from tokenskip.store import (
 )
 from tokenskip.train import iter_losses
 
-CHAINS, EPOCHS, TEST = 800, 2, 500
+CHAINS, EPOCHS, TEST = 800, 4, 500
 """Problems that make chains, epochs of base's six rows a chain, problems of the evaluation."""
 RATIOS = (0.5, 0.6, 0.7, 0.9)
 SAMPLES = 4
@@ -68,7 +68,7 @@ class Variant:
 
 
 def _data(n: int) -> Variant:
-    return Variant(group="Data", about=f"{n} problems", chains=n)
+    return Variant(group="Data", about=f"{n} problems, two epochs", chains=n, settings=("train.epochs=2",))
 
 
 VARIANTS = {
@@ -102,9 +102,9 @@ VARIANTS = {
     "lora_32": Variant(
         group="Weights", about="LoRA, rank 32", settings=("train.method=lora", "train.rank=32", "train.alpha=64")
     ),
-    **{f"data_{n}": _data(n) for n in (400, 200, 100, 50)},
+    **{f"data_{n}": _data(n) for n in (800, 400, 200, 100, 50)},
     "data_100_longer": Variant(
-        group="Longer", about="100 problems, as many steps as base", chains=100, settings=("train.epochs=16",)
+        group="Longer", about="100 problems, as many steps as base", chains=100, settings=("train.epochs=32",)
     ),
 }  # fmt: skip
 
@@ -137,9 +137,13 @@ class Bench:
         return min(variant.chains, self.limit or variant.chains)
 
     def shared(self, *, concise: bool = False) -> Path:
-        """The folder of chains that the model wrote: greedy ones with scores, or samples of every problem; once."""
+        """The folder of chains that the model wrote, once: greedy ones with scores, and the untouched model's row; or
+        samples of every problem.
+        """
         folder = self.out / ("samples" if concise else "chains")
         config = self.config(VARIANTS["base"])
+        alone = config.evaluate.model_copy(update={"arms": ("original",)})
+        config = config.model_copy(update={"evaluate": alone})
         if concise:
             sampled = {"samples": SAMPLES, "temperature": 0.7}
             config = config.model_copy(update={"generate": config.generate.model_copy(update=sampled)})
@@ -148,6 +152,7 @@ class Bench:
             pipeline.grade(job)
             if not concise:
                 pipeline.score(job)
+                pipeline.evaluate(job)
         return folder
 
     def run(self, name: str) -> None:
@@ -162,9 +167,9 @@ class Bench:
                 relabel(job.folder)
             pipeline.train(job)
             original = f"{EVAL}/original.jsonl"
-            if name != "base" and (self.out / "base" / original).exists() and not job.folder.file(original).exists():
+            if not job.folder.file(original).exists():
                 job.folder.file(EVAL).mkdir(exist_ok=True)
-                copy_atomically(self.out / "base" / original, job.folder.file(original))
+                copy_atomically(self.shared() / original, job.folder.file(original))
             pipeline.evaluate(job)
 
     def _begin(self, folder: RunFolder, shared: Path, variant: Variant) -> None:

@@ -1,8 +1,8 @@
 """The closed loop on the embedded model: calibration and an on-policy round, before and after.
 
-Goes on from the variant `base` of ablations.py (made when it is not there): `tokenskip calibrate` on development
-problems, then one round and, for comparison, the first fine-tuning's rows trained for as many tokens. Works in `--out`
-(runs/ablations); writes docs/results/loop.md and loop.json with the parts that are finished there.
+Goes on from the size `s` of paper.py (made when it is not there): `tokenskip calibrate` on development problems, then
+one round and, for comparison, the first fine-tuning's rows trained for as many tokens. Works in a folder `loop` under
+`--out` (runs/paper); writes docs/results/loop.md and loop.json with the parts that are finished there.
 
     python benchmarks/loop.py
     python benchmarks/loop.py --part calibrate
@@ -19,10 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations import RATIOS, VARIANTS, Bench
 from ablations_page import difference
 from headline import ROOT, Lines
-from paper import measured
+from paper import PASSES, compress, config_of, measured, model_of
 from paper_page import table
 
 from tokenskip import pipeline
@@ -36,6 +35,8 @@ from tokenskip.report import pct
 from tokenskip.results import round_infos
 from tokenskip.store import CALIBRATION, Row, RunFolder, read_manifest, write_atomically
 
+SIZE = "s"
+RATIOS = (0.5, 0.6, 0.7, 0.8, 0.9)
 PARTS = ("calibrate", "rounds")
 PROBLEMS = 300
 """Development problems of the calibration: half fit the map, half check it."""
@@ -49,34 +50,30 @@ ARMS = {
 }
 
 
-def folder_of(bench: Bench) -> Path:
-    """The loop's own copy of the finished variant `base`."""
-    folder, draft = bench.out / "loop", bench.out / "loop.tmp"
+def prepare(out: Path, limit: int | None) -> tuple[Path, RunConfig]:
+    """The loop's own copy of the finished size, and its configuration with the round and its control."""
+    config = config_of(SIZE, model_of(SIZE, out, limit), limit)
+    folder, draft = out / "loop", out / "loop.tmp"
     if not folder.exists():
-        bench.run("base")
+        compress(out / SIZE / "run", config, PASSES[:1])
         shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(bench.out / "base", draft)
+        shutil.copytree(out / SIZE / "run", draft)
         draft.replace(folder)
-    return folder
+    trial = {"limit": limit, "tolerance": 1.0}
+    rounds = ROUNDS if limit is None else ROUNDS.model_copy(update=trial)
+    arms = {"arms": ("original", "tokenskip", "tokenskip_longer"), "ratios": RATIOS}
+    evaluate = config.evaluate.model_copy(update=arms)
+    return folder, config.model_copy(update={"rounds": rounds, "evaluate": evaluate})
 
 
-def config_of(bench: Bench) -> RunConfig:
-    """The variant's configuration, with the round and its control."""
-    config = bench.config(VARIANTS["base"])
-    trial = {"limit": bench.limit, "tolerance": 1.0}
-    rounds = ROUNDS if bench.limit is None else ROUNDS.model_copy(update=trial)
-    evaluate = config.evaluate.model_copy(update={"arms": ("original", "tokenskip", "tokenskip_longer")})
-    return config.model_copy(update={"rounds": rounds, "evaluate": evaluate})
-
-
-def run(bench: Bench, part: str) -> None:
+def run(folder: Path, config: RunConfig, part: str, limit: int | None) -> None:
     """What of a part is not done yet."""
-    with Run(folder_of(bench), config_of(bench), Lines()) as job:
+    with Run(folder, config, Lines()) as job:
         if part == "rounds":
             pipeline.rounds(job)
             pipeline.evaluate(job)
         elif not job.folder.file(CALIBRATION).exists():
-            calibrate(job, n=PROBLEMS if bench.limit is None else bench.limit)
+            calibrate(job, n=limit or PROBLEMS)
 
 
 def collect(folder: RunFolder) -> Row:
@@ -108,8 +105,8 @@ def page(results: Row) -> str:
     parts += [rounds_section(results)] if results["rounds"] else []
     return f"""# The closed loop on the embedded model
 
-Made by `python benchmarks/loop.py` from the variant `base` of [ablations.md](ablations.md); every number:
-[loop.json](loop.json). One seed. The fine-tuning is a ninth of the headline's, so that there is drift to correct.
+Made by `python benchmarks/loop.py` from the size `{SIZE}` of [paper.md](paper.md), a model whose dial drifts; every
+number: [loop.json](loop.json). One seed.
 
 {"".join(parts)}"""
 
@@ -123,12 +120,15 @@ def calibration_section(results: Row) -> str:
         for one in found["checks"]
     ]  # fmt: skip
     out = ", ".join(f"{ratio:g}" for ratio in found["out_of_reach"]) or "none"
+    errors = "No asked ratio can be reached."
+    if found["error_before"] is not None:
+        change = f"{found['error_before']:.3f} before, {found['error_after']:.3f} through the map"
+        errors = f"Mean distance of achieved and asked ratio: {change}."
     header = ("asked", "achieved", "prompted by the map", "then achieved", "accuracy", "then")
     return f"""## Calibration
 
 Fitted on {found["n_fit"]} development problems, checked on {found["n_check"]} others; 0.4, 0.55 and 0.65 were never
-trained on. Mean distance of achieved and asked ratio: {found["error_before"]:.3f} before,
-{found["error_after"]:.3f} through the map.
+trained on. {errors}
 
 {table(header, rows, 0)}
 Of the asked ratios no prompt reached: {out}. Asked for {BEYOND:g}, the map's answer is — {results["beyond"]}.
@@ -184,18 +184,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part; may repeat")
     parser.add_argument("--limit", type=int, help="a trial with at most N problems")
-    parser.add_argument("--out", type=Path, help="where the runs are (default: runs/ablations)")
+    parser.add_argument("--out", type=Path, help="where the runs are (default: runs/paper)")
     args = parser.parse_args(arguments)
-    bench = Bench(args.out or ROOT / "runs" / f"ablations{f'-{args.limit}' if args.limit else ''}", args.limit)
+    out = args.out or ROOT / "runs" / ("paper" if args.limit is None else f"paper-{args.limit}")
     try:
+        path, config = prepare(out, args.limit)
         for part in args.part or PARTS:
-            run(bench, part)
-        path = folder_of(bench)
+            run(path, config, part, args.limit)
         results: dict[str, Any] = collect(RunFolder(path, RunConfig.model_validate(read_manifest(path)["config"])))
     except TokenskipError as error:
         print(f"loop: {error}", file=sys.stderr)
         sys.exit(2)
-    folder = ROOT / "docs" / "results" if args.limit is None else bench.out / "published"
+    folder = ROOT / "docs" / "results" if args.limit is None else out / "published"
     publish(results, folder)
     print(folder / "loop.md")
 

@@ -58,14 +58,17 @@ KEYS = (
 )
 
 
-def pretrain(size: str, out: Path) -> Path:
-    """The folder of a size's model, trained as far as it is not."""
+def model_of(size: str, out: Path, limit: int | None = None) -> Path:
+    """The folder of a size's model, trained as far as it is not; in a trial the shipped one."""
+    if limit is not None:
+        return model_path().resolve()
     from tokenskip.embedded.pretrain import Recipe
     from tokenskip.embedded.pretrain import Run as Pretraining
 
-    job = Pretraining(out, Recipe(size=size, tokens=TOKENS[size], seed=SEED))
+    folder = (out / size / "model").resolve()
+    job = Pretraining(folder, Recipe(size=size, tokens=TOKENS[size], seed=SEED))
     job.train(eval_every=TOKENS[size] // CHECKPOINTS, eval_n=200)
-    return out
+    return folder
 
 
 def config_of(size: str, model: Path, limit: int | None = None) -> RunConfig:
@@ -222,8 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = args.out or ROOT / "runs" / ("paper" if args.limit is None else f"paper-{args.limit}")
     try:
         for size in args.size or TOKENS:
-            model = pretrain(size, out / size / "model") if args.limit is None else model_path()
-            compress(out / size / "run", config_of(size, model.resolve(), args.limit), PASSES)
+            compress(out / size / "run", config_of(size, model_of(size, out, args.limit), args.limit), PASSES)
         results = collect(out)
     except TokenskipError as error:
         print(f"paper: {error}", file=sys.stderr)

@@ -14,7 +14,7 @@ from tokenskip.prompts import Prompts, ratio_kwargs
 from tokenskip.store import Row
 from tokenskip.types import Trajectory
 
-FEW_STEPS = 100
+FEW_STEPS = 400
 """Optimiser steps below which the embedded model did not learn to obey the ratio (docs/results/ablations.md)."""
 
 
