@@ -13,7 +13,10 @@ export MALLOC_TOP_PAD_ ?= 268435456
 export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check test-slow headline docs constraints audit clean
+# every figure in the docs, in the order in which they need each other; each part alone: make result-paper
+RESULTS := headline embedded-model scoring scorers scale reliability auto paper ablations loop
+
+.PHONY: demo test check test-slow headline results $(RESULTS:%=result-%) docs constraints audit clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/tokenskip demo
@@ -28,8 +31,33 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
 
-headline: $(VENV)/run.stamp
+headline: result-headline
+
+results: $(RESULTS:%=result-%)
+
+result-headline: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/headline.py
+
+result-embedded-model: $(VENV)/run.stamp
+	$(BIN)/python -m tokenskip.embedded.measure
+	$(BIN)/python -m tokenskip.embedded.card
+
+result-scoring: $(VENV)/slow.stamp
+	mkdir -p runs
+	$(BIN)/python benchmarks/scoring.py --json runs/scoring.json
+	$(BIN)/python benchmarks/scoring.py --decisions --json runs/scoring-decisions.json
+
+result-scorers: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/scorers.py --train
+
+result-scale: $(VENV)/run.stamp
+	$(BIN)/python benchmarks/scale.py --json docs/results/scale.json
+
+result-reliability: $(VENV)/slow.stamp
+	$(BIN)/python benchmarks/reliability.py
+
+result-auto result-paper result-ablations result-loop: result-%: $(VENV)/run.stamp
+	$(BIN)/python benchmarks/$*.py
 
 docs: $(VENV)/run.stamp
 	$(BIN)/python docs/make_cli.py

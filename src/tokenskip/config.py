@@ -7,6 +7,7 @@ mistake raises `ConfigError` with one line: what was given, what is allowed, and
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -130,6 +131,13 @@ class TrainConfig(Section):
     @classmethod
     def _one(cls, given: Any) -> Any:
         return () if given in (None, "none") else (given,) if isinstance(given, str) else given
+
+    def steps(self, rows: int) -> int:
+        """Optimiser steps of a fine-tuning on `rows` rows."""
+        fixed = self.trainer.get("max_steps")
+        if isinstance(fixed, int) and fixed > 0:
+            return fixed
+        return math.ceil(math.ceil(rows / self.batch_size) * self.epochs)
 
 
 class RoundsConfig(Section):

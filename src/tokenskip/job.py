@@ -1,7 +1,7 @@
 """A run folder together with the objects that its configuration names: what every stage is handed.
 
-    with Run(Path("runs/mine"), config) as job:
-        pipeline.run(job)
+with Run(Path("runs/mine"), config) as job:
+    pipeline.run(job)
 """
 
 from __future__ import annotations
