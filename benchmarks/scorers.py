@@ -1,12 +1,12 @@
 """Every scorer on the embedded model's own chains: what it costs, what it keeps, and what a model makes of it.
 
 Reads the shipped model and compressor. Writes docs/results/scorers.md and scorers.json, and keeps its parts (chains,
-scores, cuts, trained runs) in a run folder named after the shipped weights, so that it goes on where it stopped and
-new weights begin a new folder. A trial with fewer problems publishes into its run folder, not into the repository.
+scores, cuts, trained runs) in a run folder named after the shipped model's weights, so that it goes on where it
+stopped; the parts of `llmlingua2` are named after the compressor's, so that a new one costs its own row only. A trial
+with fewer problems publishes into its run folder, not into the repository.
 
-    python benchmarks/scorers.py                          # all scorers, no training
-    python benchmarks/scorers.py --only mist --only random
-    python benchmarks/scorers.py --train                  # also fine-tunes the model once per scorer: hours
+    python benchmarks/scorers.py                          # everything, one fine-tuning per scorer included
+    python benchmarks/scorers.py --no-train --only mist --only random
     python benchmarks/scorers.py --limit 40               # a trial
 """
 
@@ -39,11 +39,25 @@ from tokenskip.job import Run
 from tokenskip.objects import make_scorer
 from tokenskip.prune import corpus_thresholds, prune_chain, prune_trajectory
 from tokenskip.results import load_results
-from tokenskip.store import COMPLETIONS, TRAJECTORIES, copy_atomically, write_atomically
+from tokenskip.store import (
+    COMPLETIONS,
+    EVAL,
+    SCORES,
+    TRAIN,
+    TRAJECTORIES,
+    copy_atomically,
+    read_rows,
+    scores_row,
+    write_atomically,
+    write_rows,
+)
 from tokenskip.types import Pruned, Scores, Span, Trajectory
 
 LIMIT, REFERENCE, TEST = 800, 150, 300
 GAMMAS = (0.5, 0.7, 0.9)
+TRAINING = ("prune.ratios=[0.5,0.7,0.9]", "train.epochs=2", "train.batch_size=12", "rounds.count=0")
+"""Over the recipe `embedded`: a small budget, the same for every scorer."""
+ORIGINAL = f"{EVAL}/original.jsonl"
 YARDSTICKS = ("leave_one_out", "leave_one_out: numbers")
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "leave_one_out": ("leave_one_out", {}),
@@ -51,12 +65,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "surprisal": ("surprisal", {}),
     "goal_gradient": ("goal_gradient", {}),
     "goal_gradient: numbers": ("goal_gradient", {"goal": "numbers"}),
+    "ablation: equations": ("ablation", {"goal": "equations"}),
     "mist": ("mist", {}),
     "contrast": ("contrast", {}),
     "llmlingua2": ("llmlingua2", {}),
     "random": ("random", {}),
 }
-"""Scorers with their options; `numbers` is the option goal=numbers. llmlingua2 is the shipped compressor."""
+"""Scorers with their options; behind a colon a value of the option `goal`. llmlingua2 is the shipped compressor."""
 CUTS = {
     "corpus": PruneConfig(cut="corpus"),
     "chain": PruneConfig(cut="chain"),
@@ -117,28 +132,32 @@ class Bench:
     """The run folder of the benchmark: chains of the embedded model and what was found out about them so far."""
 
     def __init__(self, out: Path, limit: int, n_reference: int, n_test: int, overrides: Sequence[str] = ()) -> None:
-        self.out, self.n_reference, self.overrides = out, n_reference, list(overrides)
+        self.out, self.n_reference = out, n_reference
         limits = [f"task.train_limit={limit}", f"task.test_limit={n_test}"]
-        self.config = load_recipe(RECIPE, [*limits, "score.scorer=random", "score.model=null", *overrides])
+        recipe = load_recipe(RECIPE, limits)
+        read = {section: getattr(recipe, section) for section in ("model", "task", "prompt", "generate", "evaluate")}
+        self.config = RunConfig(**read)  # the chains do not depend on how the recipe trains
+        self.training = load_recipe(RECIPE, [*limits, *TRAINING, *overrides])
         with Run(out / "chains", self.config, Lines()) as job:
             pipeline.generate(job)
             pipeline.grade(job)
             self.chains = [one for one in job.folder.trajectories() if not one.dropped and one.cot.strip()]
             self.prompts, self.count = job.prompts, job.count
 
-    def config_of(self, name: str) -> RunConfig:
-        """The configuration with a variant as its scorer."""
+    @staticmethod
+    def with_scorer(config: RunConfig, name: str) -> RunConfig:
+        """A configuration with a variant as its scorer."""
         scorer, options = VARIANTS[name]
         model = "embedded" if scorer == "llmlingua2" else None
         update = {"scorer": scorer, "options": options, "model": model}
-        return self.config.model_copy(update={"score": self.config.score.model_copy(update=update)})
+        return config.model_copy(update={"score": config.score.model_copy(update=update)})
 
     def scored(self, name: str) -> tuple[list[Trajectory], float]:
         """The chains with a variant's scores, and its CPU-seconds per 1,000 of them; made once."""
         chains = self.chains[: self.n_reference] if name in YARDSTICKS else self.chains
         file = self._part(name, "scores")
         if not file.exists():
-            scorer = make_scorer(self.config_of(name), self.prompts)
+            scorer = make_scorer(self.with_scorer(self.config, name), self.prompts)
             scorer.score(chains[:2])
             begin = time.process_time()
             found = scorer.score(chains)
@@ -169,7 +188,7 @@ class Bench:
     def _part(self, name: str, kind: str) -> Path:
         folder = self.out / kind
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / (re.sub(r"\W+", "-", name) + ".json")
+        return folder / f"{file_name(name)}.json"
 
     def _cut(self, scored: Sequence[Trajectory], config: PruneConfig) -> dict[str, Any]:
         """Per ratio: achieved ratio, rejects, and the share of each kind's characters that is kept."""
@@ -219,29 +238,49 @@ class Bench:
         (line,) = rule.lines([self.example()], [0.5])
         return {"text": line["pruned"], "achieved": round(line["achieved_ratio"], 3), "rejected": line["rejected"]}
 
-    def trained(self, name: str) -> list[dict[str, Any]]:
-        """The arms of the ordinary pipeline with a variant as the scorer: the whole model and one row per ratio."""
-        config = self.config_of(name)
-        settings = config.evaluate.model_copy(update={"arms": ("original", "tokenskip"), "ratios": GAMMAS})
-        config = config.model_copy(update={"evaluate": settings.model_copy(update={"latency_samples": 0})})
-        folder = self.out / "trained" / re.sub(r"\W+", "-", name)
+    def trained(self, name: str) -> dict[str, Any]:
+        """The ordinary pipeline with a variant as the scorer: its settings, the original model's row and one per γ."""
+        folder = self.out / "trained" / file_name(name)
+        config = self.with_scorer(self._evaluated(self.training, ("original", "tokenskip")), name)
         with Run(folder, config, Lines()) as job:
-            for file in (COMPLETIONS, TRAJECTORIES):
+            for file in (COMPLETIONS, TRAJECTORIES, ORIGINAL):
                 if not job.folder.file(file).exists():
-                    copy_atomically(self.out / "chains" / file, job.folder.file(file))
+                    job.folder.file(file).parent.mkdir(exist_ok=True)
+                    copy_atomically(self._chains_file(file), job.folder.file(file))
+            if not job.folder.file(SCORES).exists():
+                scored = {one.id: one for one in self.scored(name)[0]}
+                chains = (scored.get(one.id, one.drop("not scored")) for one in job.folder.trajectories())
+                write_rows(job.folder.file(SCORES), map(scores_row, chains))
             pipeline.run(job)
+            n_rows = sum(1 for _ in read_rows(job.folder.file(TRAIN)))
         keys = ("arm", "ratio", "n", "accuracy", "accuracy_low", "accuracy_high", "achieved_ratio", "cot_tokens_mean")
         arms = sorted(load_results(folder)["arms"], key=lambda arm: arm["ratio"] or 0)
-        return [{key: arm[key] for key in keys} for arm in arms]
+        training = {"n_rows": n_rows, **job.config.train.model_dump(exclude={"trainer"})}
+        return {"training": training, "arms": [{key: arm[key] for key in keys} for arm in arms]}
+
+    def _chains_file(self, name: str) -> Path:
+        """A file that all fine-tunings share; what the untouched model does is evaluated once."""
+        file = self.out / "chains" / name
+        if not file.exists():
+            with Run(self.out / "chains", self._evaluated(self.config, ("original",)), Lines()) as job:
+                pipeline.evaluate(job)
+        return file
+
+    @staticmethod
+    def _evaluated(config: RunConfig, arms: tuple[str, ...]) -> RunConfig:
+        settings = {"arms": arms, "ratios": GAMMAS, "latency_samples": 0}
+        return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=settings)})
 
 
-def weights_digest() -> str:
-    """Eight hexadecimal digits of the shipped weights: results of other weights must not be mixed with these."""
-    digest = hashlib.sha256()
-    for folder in (model_path(), compressor_path()):
-        for file in sorted(folder.glob("*.safetensors")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:8]
+def digest(folder: Path) -> str:
+    """Eight hexadecimal digits of the weights in a folder: results of other weights must not be mixed with these."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:8]
+
+
+def file_name(name: str) -> str:
+    """What the parts of a variant are called."""
+    plain = re.sub(r"\W+", "-", name)
+    return f"{plain}-{digest(compressor_path())}" if name == "llmlingua2" else plain
 
 
 def collect(bench: Bench, names: Sequence[str], train: bool) -> dict[str, Any]:
@@ -253,16 +292,18 @@ def collect(bench: Bench, names: Sequence[str], train: bool) -> dict[str, Any]:
     scorers = {name: bench.measured(name) for name in VARIANTS if bench._part(name, "cuts").exists()}
     if train:
         for name in names:
-            write_atomically(bench._part(name, "accuracy"), json.dumps(bench.trained(name)))
+            if name not in YARDSTICKS:  # too slow to score all chains by, and so to train on
+                write_atomically(bench._part(name, "accuracy"), json.dumps(bench.trained(name)))
     for name, found in scorers.items():
         file = bench._part(name, "accuracy")
         found["trained"] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
     example = bench.example()
     return {
-        "weights": weights_digest(),
+        "model": digest(model_path()),
+        "compressor": digest(compressor_path()),
         "n_chains": len(bench.chains),
         "n_reference": min(bench.n_reference, len(bench.chains)),
-        "training": {"overrides": bench.overrides, **bench.config.train.model_dump(exclude={"trainer"})},
+        "default": bench.config.score.scorer,
         "gammas": list(GAMMAS),
         "fillers": sorted(FILLERS),
         "example": {"question": example.question, "cot": example.cot, "llmlingua": bench.package_example()},
@@ -283,19 +324,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=LIMIT, help=f"training problems that make chains ({LIMIT})")
     parser.add_argument("--reference", type=int, default=REFERENCE, help=f"chains for leave_one_out ({REFERENCE})")
     parser.add_argument("--only", action="append", metavar="SCORER", help="work on this scorer only; may repeat")
-    parser.add_argument("--train", action="store_true", help="also fine-tune and evaluate the model once per scorer")
+    parser.add_argument("--no-train", action="store_true", help="no fine-tuning per scorer: what is known is published")
     parser.add_argument("--test", type=int, default=TEST, help=f"problems of the evaluation ({TEST})")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over the recipe `embedded`")
-    parser.add_argument("--out", type=Path, help="run folder (default: runs/scorers-WEIGHTS-LIMIT)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the fine-tuning")
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/scorers-MODEL-LIMIT)")
     args = parser.parse_args(arguments)
-    out = args.out or ROOT / "runs" / f"scorers-{weights_digest()}-{args.limit}"
+    out = args.out or ROOT / "runs" / f"scorers-{digest(model_path())}-{args.limit}"
     begin = time.process_time()
     try:
         for name in args.only or ():
             if name not in VARIANTS:
                 raise ConfigError(unknown_name("scorer", name, VARIANTS))
         bench = Bench(out, args.limit, args.reference, args.test, args.set)
-        results = collect(bench, args.only or list(VARIANTS), args.train)
+        results = collect(bench, args.only or list(VARIANTS), not args.no_train)
     except TokenskipError as error:
         print(f"scorers: {error}", file=sys.stderr)
         sys.exit(2)

@@ -8,6 +8,8 @@ from typing import Any
 from tokenskip.report import pct
 
 Results = Mapping[str, Any]
+READS = 0.25
+"""The share of what γ falls that the achieved ratio has to fall: modest, because the fine-tuning is short."""
 KINDS = {"number": "numbers", "operator": "operators", "filler": "fillers", "word": "other words"}
 ABOUT = {
     "corpus": "One threshold per γ for all chains, atoms whole: what the embedded recipes do.",
@@ -24,10 +26,11 @@ def page(results: Results) -> str:
     return f"""# The scorers on the embedded model's chains
 
 Made by `python benchmarks/scorers.py` from {results["n_chains"]:,} correct chains that the embedded model wrote itself
-(weights {results["weights"]}); every number: [scorers.json](scorers.json). Cells with three numbers are for
+(weights {results["model"]}); every number: [scorers.json](scorers.json). Cells with three numbers are for
 γ = {gammas}. The two `leave_one_out` rows are the yardstick, exact and slow, on the first {results["n_reference"]}
 chains only. `: numbers` stands for the option `goal=numbers`: how much the answer *and* the later numbers of the chain
-depend on a unit, not the answer alone. `llmlingua2` uses the compressor that ships with the package.
+depend on a unit, not the answer alone; with `: equations`, its operators too. `llmlingua2` uses the compressor that
+ships with the package (weights {results["compressor"]}).
 
 ## Reading
 
@@ -92,25 +95,36 @@ def accuracy(results: Results) -> str:
     title = "## Accuracy after fine-tuning\n\n"
     trained = {name: found["trained"] for name, found in results["scorers"].items() if found.get("trained")}
     if not trained:
-        return title + "Not measured here: `python benchmarks/scorers.py --train`.\n"
-    training = results["training"]
+        return title + "Not measured here: `python benchmarks/scorers.py` without `--no-train`.\n"
+    first = next(iter(trained.values()))
+    training, gammas = first["training"], ", ".join(f"{ratio:g}" for ratio in results["gammas"])
+    rows = sorted({one["training"]["n_rows"] for one in trained.values()})
+    span = f"{rows[0]:,} rows" if len(rows) == 1 else f"{rows[0]:,} to {rows[-1]:,} rows, the others rejected"
+    weights = "all weights" if training["method"] == "full" else f"LoRA of rank {training['rank']}"
     lines = [
-        f"The ordinary pipeline, a small budget: r {training['rank']}, {training['epochs']:g} epochs; one seed; "
-        "95% Wilson intervals.\n",
+        f"The ordinary pipeline, once per scorer and alike but for it: the {results['n_chains']:,} chains at γ = "
+        f"{gammas} under the cut `corpus` ({span}), {training['epochs']:g} "
+        f"epochs in batches of {training['batch_size']}, {weights} at {training['learning_rate']:g}, one seed. That is "
+        "a small part of the shipped adapter's training ([embedded.md](embedded.md)): it compares scorers and says "
+        "nothing about how well the method can do. Held-out problems, greedy; 95% Wilson intervals. An achieved ratio "
+        "far from γ means that the model did not learn to leave out what this scorer leaves out; its accuracy is then "
+        "that of longer chains.\n",
         "| scorer | γ | n | accuracy | achieved ratio |",
         "| --- | --: | --: | --: | --: |",
     ]
-    first = next(iter(trained.values()))
-    lines += [_arm("original", arm) for arm in first if arm["arm"] == "original"]
-    lines += [_arm(name, arm) for name, arms in trained.items() for arm in arms if arm["arm"] == "tokenskip"]
+    lines += [_arm("original", arm) for arm in first["arms"] if arm["arm"] == "original"]
+    lines += [_arm(name, arm) for name, one in trained.items() for arm in one["arms"] if arm["arm"] == "tokenskip"]
     return title + "\n".join(lines) + "\n"
 
 
 def _arm(name: str, arm: Mapping[str, Any]) -> str:
-    interval = f"{pct(arm['accuracy'])} [{pct(arm['accuracy_low'])}, {pct(arm['accuracy_high'])}]"
     ratio = "–" if arm["ratio"] is None else f"{arm['ratio']:g}"
     achieved = "–" if arm["achieved_ratio"] is None else f"{arm['achieved_ratio']:.3f}"
-    return f"| {name} | {ratio} | {arm['n']} | {interval} | {achieved} |"
+    return f"| {name} | {ratio} | {arm['n']} | {_accuracy(arm)} | {achieved} |"
+
+
+def _accuracy(arm: Mapping[str, Any]) -> str:
+    return f"{pct(arm['accuracy'])} [{pct(arm['accuracy_low'])}, {pct(arm['accuracy_high'])}]"
 
 
 def reading(results: Results) -> str:
@@ -135,15 +149,45 @@ def reading(results: Results) -> str:
         f"fewest fillers: **{best(lambda o: at_half(o)['kept']['filler'], -1)}**",
         f"- fewest rejects at γ = {ratio}: **{best(lambda o: at_half(o)['rejected'] / o['n'], -1)}**",
     ]
+    apart = {name: 100 * one["cuts"]["corpus, no atoms"][ratio]["rejected"] / one["n"] for name, one in own.items()}
+    whole = {name: 100 * at_half(one)["rejected"] / one["n"] for name, one in own.items()}
+    lines.append(
+        f"- what atoms are for: chains rejected at γ = {ratio} with them / without: "
+        + ", ".join(f"{name} {whole[name]:.1f}% / {apart[name]:.1f}%" for name in own)
+    )
     costs = {name: one["cpu_s_per_1000"] for name, one in own.items() if name != "random"}
     if costs:
         lines.append(f"- cheapest, `random` aside: **{min(costs, key=lambda name: costs[name])}**")
-    trained = {name: [arm for arm in one["trained"] or () if str(arm["ratio"]) == ratio] for name, one in own.items()}
-    trained = {name: arms for name, arms in trained.items() if arms}
-    if trained:
-        winner = max(trained, key=lambda name: trained[name][0]["accuracy"])
-        lines.append(f"- most accurate after fine-tuning at γ = {ratio}: **{winner}**")
+    lines += verdict({name: one["trained"]["arms"] for name, one in own.items() if one["trained"]}, results["default"])
     return "\n".join(lines)
+
+
+def verdict(trained: Mapping[str, Sequence[Mapping[str, Any]]], default: str) -> list[str]:
+    """Which scorer the default should be. The rule: a model that reads its γ, then accuracy at the smallest γ.
+
+    A model reads γ when its achieved ratio falls by at least `READS` of what γ falls: one that keeps whole chains
+    whatever it is asked is accurate too.
+    """
+    dials = {name: [arm for arm in arms if arm["arm"] == "tokenskip"] for name, arms in trained.items()}
+    if not dials:
+        return []
+    asked = next(iter(dials.values()))[-1]["ratio"] - next(iter(dials.values()))[0]["ratio"]
+    falls = {name: (arms[-1]["achieved_ratio"] - arms[0]["achieved_ratio"]) / asked for name, arms in dials.items()}
+    lines = [
+        "- how far the achieved ratio falls, as a share of what γ falls, after fine-tuning: "
+        + ", ".join(f"**{name}** {falls[name]:.2f}" for name in sorted(falls, key=lambda name: -falls[name]))
+    ]
+    rule = f"γ read, that is a fall of at least {READS:g}, then accuracy at the smallest γ"
+    reads = sorted((name for name in dials if falls[name] >= READS), key=lambda name: -dials[name][0]["accuracy"])
+    if not reads:
+        return [*lines, f"- **no scorer wins** ({rule}): the default of the embedded recipes stays `{default}`"]
+    arm = dials[reads[0]][0]
+    tied = [name for name in reads[1:] if dials[name][0]["accuracy_high"] >= arm["accuracy_low"]]
+    won = f"- **{reads[0]} wins** ({rule}): {_accuracy(arm)} at γ = {arm['ratio']:g}"
+    won += f" (achieved {arm['achieved_ratio']:.2f})"
+    won += f"; {', '.join(tied)} cannot be told apart from it with n = {arm['n']}" if tied else ""
+    same = "It is" if reads[0].partition(":")[0] == default else f"`{default}` is"
+    return [*lines, f"{won}. {same} the default of the embedded recipes"]
 
 
 def _nearest(own: Mapping[str, Any], yardstick: str) -> str:

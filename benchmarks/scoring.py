@@ -12,21 +12,29 @@ are compared one by one. Writes JSON, the first thread count on top and all of t
   reaches just before and after. Counted are the encoder's matrix products over real tokens (projections, feed-forward,
   attention scores and their use); not counted: padding, embeddings, softmax, GELU, LayerNorm, tokenizing, cutting.
 
-With `--decisions` it measures instead what lower precision changes, on a trained checkpoint (`--model`, by default the
-shipped compressor): the share of texts and of words that come out otherwise than in float32. Needs no `llmlingua`.
+With `--decisions` it measures instead what lower precision changes, on a trained model (`--model`, by default the
+embedded one): the share of texts and of words that come out otherwise than in float32. `--trained-xlmr` fits an
+XLM-R of its own to the data first. With `--memory` it measures the peak of resident memory of `tokenskip prune FILE`,
+on a tenth of the texts and on all of them, for several scorers with the embedded models. Neither needs `llmlingua`.
 
     python benchmarks/scoring.py --size base --texts 16 --data GSM8K.jsonl
     python benchmarks/scoring.py --decisions --texts 100
+    python benchmarks/scoring.py --memory --texts 7473 --data GSM8K.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import re
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +43,7 @@ import torch
 RATES = (0.5, 0.6, 0.7, 0.8, 0.9)
 SHAPES = {
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128},
+    "small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024},
     "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
     "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
 }
@@ -70,11 +79,28 @@ def make_checkpoint(size: str, texts: list[str], folder: Path) -> Path:
     torch.manual_seed(0)
     model = XLMRobertaForTokenClassification(config)
     with torch.no_grad():
-        model.classifier.weight.normal_(0, 1)  # probabilities that differ, so that decisions can
+        model.classifier.weight.normal_(0, 2 * config.hidden_size**-0.5)  # logits of standard deviation 2, as trained
     path = folder / f"{size}-xlm-roberta-large"
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+def trained_xlmr(texts: list[str], folder: Path) -> Path:
+    """XLM-R's shape at four layers of 256, fitted for three epochs to a teacher that likes long words and figures."""
+    from tokenskip.distill import Settings, distill
+    from tokenskip.types import Scores, Span, Trajectory
+
+    draw, chains = random.Random(0), []
+    for i, text in enumerate(texts):
+        words = re.finditer(r"\S+", text)
+        spans = [Span(*w.span(), len(w[0]) + 4 * any(map(str.isdigit, w[0])) + draw.gauss(0, 1)) for w in words]
+        chains.append(
+            Trajectory(id=str(i), question="", gold="", cot=text, scores=Scores(scorer="teacher", spans=tuple(spans)))
+        )
+    start = make_checkpoint("small", texts, folder)
+    distill([chains], folder / "trained", Settings(encoder=str(start), epochs=3, learning_rate=1e-3), device="cpu")
+    return folder / "trained"
 
 
 def peak_flops(hidden: int, intermediate: int) -> float:
@@ -139,17 +165,34 @@ def measure(path: Path, texts: list[str], n_reference: int, size: str, threads: 
     }
 
 
-def changed_decisions(model: str, texts: list[str], dtypes: list[str]) -> dict[str, Any]:
-    """Per dtype: the share of (text, rate) pairs and of kept words unlike float32, and CPU-seconds per text."""
-    from tokenskip.scorers.llmlingua_rule import LLMLinguaRule
+def cutter(scorer: str, model: str, dtype: str) -> Callable[[list[str]], list[list[str]]]:
+    """Texts -> what is left of each at every rate: by `rule=llmlingua`, or by a scorer under our own rule."""
+    if scorer == "rule llmlingua":
+        from tokenskip.scorers.llmlingua_rule import LLMLinguaRule
 
+        rule = LLMLinguaRule(model, device="cpu", dtype=dtype)
+        return lambda texts: rule.compress(texts, RATES)
+    from tokenskip.files import FilePruner
+    from tokenskip.types import Trajectory
+
+    pruner = FilePruner(scorer, model, overrides=["model.device=cpu", f"model.dtype={dtype}"])
+
+    def cut(texts: list[str]) -> list[list[str]]:
+        chains = [Trajectory(id=str(i), question="", gold="1", cot=text) for i, text in enumerate(texts)]
+        return [[one.text for one in cuts] for cuts in pruner.prune(chains, RATES)]
+
+    return cut
+
+
+def changed_decisions(scorer: str, model: str, texts: list[str], dtypes: list[str]) -> dict[str, Any]:
+    """Per dtype: the share of (text, rate) pairs and of kept words unlike float32, and CPU-seconds per text."""
     found: dict[str, Any] = {}
     reference: list[list[str]] = []
     for dtype in ("float32", *dtypes):
-        rule = LLMLinguaRule(model, device="cpu", dtype=dtype)
-        rule.compress(texts[:1], RATES)
+        cut = cutter(scorer, model, dtype)
+        cut(texts[:1])
         begin = time.process_time()
-        cuts = rule.compress(texts, RATES)
+        cuts = cut(texts)
         found[dtype] = {"cpu_s": round((time.process_time() - begin) / len(texts), 5)}
         reference = reference or cuts
         pairs = [pair for ours, theirs in zip(cuts, reference, strict=True) for pair in zip(ours, theirs, strict=True)]
@@ -158,7 +201,7 @@ def changed_decisions(model: str, texts: list[str], dtypes: list[str]) -> dict[s
         words = sum(len(b.split()) for _, b in pairs)
         found[dtype]["texts_changed"] = round(sum(a != b for a, b in pairs) / len(pairs), 5)
         found[dtype]["words_changed"] = round((changed + lost) / words, 6)
-    return {"model": model, "n_texts": len(texts), "rates": list(RATES), "dtypes": found}
+    return {"scorer": scorer, "model": model, "n_texts": len(texts), "rates": list(RATES), "dtypes": found}
 
 
 def main() -> None:
@@ -172,18 +215,53 @@ def main() -> None:
     parser.add_argument("--decisions", action="store_true", help="what lower precision changes, instead")
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float16"], help="for --decisions")
     parser.add_argument("--model", default="embedded", help="for --decisions: a trained checkpoint")
+    parser.add_argument("--scorer", default="rule llmlingua", help="for --decisions: that rule, or a scorer's name")
+    parser.add_argument("--trained-xlmr", action="store_true", help="for --decisions: fit a small XLM-R to the data")
+    parser.add_argument("--memory", action="store_true", help="peak memory of `tokenskip prune FILE`, instead")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     texts = load_texts(args.data, args.texts)
+    if args.memory:
+        write({"n_texts": len(texts), "scorers": {scorer: memory(texts, scorer) for scorer in PRUNE}}, args.json)
+        return
     if args.decisions:
         torch.set_num_threads(args.threads[0])
-        write(changed_decisions(args.model, texts, args.dtypes), args.json)
+        with tempfile.TemporaryDirectory() as folder:
+            model = str(trained_xlmr(texts, Path(folder))) if args.trained_xlmr else args.model
+            write(changed_decisions(args.scorer, model, texts, args.dtypes), args.json)
         return
     with tempfile.TemporaryDirectory() as folder:
         path = make_checkpoint(args.size, texts, Path(folder))
         runs = [measure(path, texts, args.reference, args.size, threads) for threads in args.threads]
     keys = ("speedup_cpu", "flop_ratio", "sgemm_share", "identical")
     write({"size": args.size, **{key: runs[0][key] for key in keys}, "runs": runs}, args.json)
+
+
+PRUNE = {
+    "llmlingua2": ("--scorer", "llmlingua2"),
+    "llmlingua2, rule llmlingua": ("--rule", "llmlingua"),
+    "surprisal": ("--scorer", "surprisal"),
+    "goal_gradient": ("--scorer", "goal_gradient"),
+}
+
+
+def memory(texts: list[str], scorer: str) -> dict[str, Any]:
+    """Peak resident MiB and CPU-seconds of pruning a tenth of the texts, and all of them, each in a fresh process."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "in.jsonl", Path(folder) / "out.jsonl"
+        for n in (len(texts) // 10, len(texts)):
+            rows = [{"id": str(i), "cot": text, "answer": "1"} for i, text in enumerate(texts[:n])]
+            source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            options = [*PRUNE[scorer], "--model", "embedded", "--ratio", "0.5", "--ratio", "0.7", "--preview", "0"]
+            command = [sys.executable, "-m", "tokenskip", "prune", str(source), *options, "-o", str(out)]
+            child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            _, status, usage = os.wait4(child.pid, 0)
+            if status:
+                raise SystemExit(f"{' '.join(command)}: exit status {os.waitstatus_to_exitcode(status)}")
+            cpu_s = usage.ru_utime + usage.ru_stime
+            found[str(n)] = {"peak_mib": round(usage.ru_maxrss / 1024, 1), "cpu_s": round(cpu_s, 1)}
+    return found
 
 
 def write(result: dict[str, Any], file: Path | None) -> None:

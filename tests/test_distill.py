@@ -2,10 +2,11 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
-from tokenskip.distill import build_vocab, distill, token_values
+from tokenskip.distill import Settings, build_vocab, distill, token_values
 from tokenskip.errors import ConfigError, StageError
 from tokenskip.scorers.llmlingua2 import LLMLingua2
 from tokenskip.types import Scores, Span, Trajectory
@@ -36,7 +37,7 @@ def chains(n: int, noise: float) -> list[Trajectory]:
 def student(tmp_path_factory):
     out = tmp_path_factory.mktemp("student")
     steps = []
-    metrics = distill(chains(150, 2.0), out, epochs=5, progress=lambda *step: steps.append(step))
+    metrics = distill([chains(150, 2.0)], out, Settings(epochs=5), progress=lambda *step: steps.append(step))
     return out, metrics, steps
 
 
@@ -67,14 +68,31 @@ def test_the_scorer_loads_it_and_gives_smooth_values(student):
 
 def test_the_same_seed_gives_the_same_student(tmp_path):
     def train(name: str, seed: int) -> bytes:
-        distill(chains(12, 1.0), tmp_path / name, epochs=1, seed=seed)
+        distill([chains(12, 1.0)], tmp_path / name, Settings(epochs=1, seed=seed))
         return (tmp_path / name / "model.safetensors").read_bytes()
 
     assert train("a", 0) == train("b", 0) != train("c", 1)
 
 
+def test_of_two_teachers_the_mean_rank_is_learned(tmp_path):
+    """One teacher wants verbs and numbers, the other the opposite: nothing is left to order them by."""
+    one = chains(60, 0.0)
+    opposite = []
+    for item in one:
+        spans = tuple(span._replace(value=-span.value) for span in item.scores.spans)
+        opposite.append(replace(item, scores=Scores(scorer="other", spans=spans)))
+
+    def spread(*teachers):
+        distill(teachers, tmp_path / str(len(teachers)), Settings(epochs=3))
+        (scores,) = LLMLingua2(tmp_path / str(len(teachers))).score(one[:1])
+        values = [span.value for span in scores.spans]
+        return max(values) - min(values)
+
+    assert spread(one, opposite) < 0.2 < spread(one)
+
+
 def test_it_goes_on_from_a_checkpoint(student, tmp_path):
-    metrics = distill(chains(12, 0.0), tmp_path, encoder=str(student[0]), epochs=1)
+    metrics = distill([chains(12, 0.0)], tmp_path, Settings(encoder=str(student[0]), epochs=1))
     assert metrics["settings"]["learning_rate"] == 3e-5
     assert metrics["held_out_spearman"] > 0.6
 
@@ -93,9 +111,9 @@ def test_the_vocabulary_has_single_digits_only():
 
 def test_mistakes_are_told_before_any_training(tmp_path):
     with pytest.raises(StageError, match="at least two scored chains; there are 0"):
-        distill([Trajectory(id="a", question="", gold="", cot="x")], tmp_path)
+        distill([[Trajectory(id="a", question="", gold="", cot="x")]], tmp_path)
     with pytest.raises(ConfigError, match="unknown size 'tinny'"):
-        distill([], tmp_path, size="tinny")
+        Settings(size="tinny")
 
 
 def test_pooled_targets_make_a_word_equal_everywhere(tmp_path):
@@ -104,7 +122,7 @@ def test_pooled_targets_make_a_word_equal_everywhere(tmp_path):
 
     def spread(pool: bool) -> float:
         out = tmp_path / str(pool)
-        distill(data, out, epochs=4, pool=pool)
+        distill([data], out, Settings(epochs=4, pool=pool))
         values: dict[str, list[float]] = {}
         for item, scores in zip(data, LLMLingua2(out).score(data), strict=True):
             for span in scores.spans:

@@ -15,7 +15,13 @@ from tokenskip.config import TaskConfig, load_recipe
 from tokenskip.types import Sampling, Trajectory
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/serving.md")
+PAGES = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")),
+)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 IMAGE = re.compile(r'<img[^>]+src="([^"]+)"')
 
@@ -66,7 +72,7 @@ def test_the_examples_of_contributing_work() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
     made: dict[str, Any] = {"__name__": "examples"}
     for block in blocks:
-        assert len(block.splitlines()) < 40
+        assert len(block.splitlines()) < (30 if "Scores" in block else 40)
         exec(block, made)
     problem = next(iter(made["Sums"](TaskConfig()).problems("train", 1)))
     assert made["Sums"](TaskConfig()).grade(problem.gold, problem.gold).correct

@@ -16,9 +16,9 @@ from tokenskip.embedded import model_path
 from tokenskip.embedded.batches import IGNORE, Stream, filler_weight
 from tokenskip.embedded.family import stories
 from tokenskip.embedded.measure import accuracy, final_answer, wilson
-from tokenskip.embedded.muon import orthogonalise
 from tokenskip.embedded.pretrain import SIZES, Recipe, Run
 from tokenskip.embedded.registers import REGISTERS, TRIGGER, document
+from tokenskip.muon import Muon, orthogonalise
 
 MEGABYTE = 1_000_000
 
@@ -95,6 +95,23 @@ def test_filler_weight_grows() -> None:
     values = [filler_weight(p / 20) for p in range(21)]
     assert values == sorted(values)
     assert (values[0], values[-1]) == (0.1, 1.0)
+
+
+def test_muon_moves_matrices_by_what_is_nearly_orthogonal_and_the_rest_as_adamw() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"embed": torch.nn.Embedding(6, 8), "layer": torch.nn.Linear(8, 8)})
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    plain = torch.optim.AdamW([model["embed"].weight], lr=0.015, betas=(0.9, 0.98), weight_decay=0.0)
+    optimizer = Muon(model, lr=0.1)
+    model["layer"](model["embed"](torch.arange(6))).square().sum().backward()
+    gradient = model["embed"].weight.grad.clone()
+    optimizer.step()
+    step = (before["layer.weight"] - model["layer"].weight.detach()) / 0.1
+    assert torch.allclose(step @ step.mT, torch.eye(8), atol=0.8)
+    moved = model["embed"].weight.detach().clone()
+    model["embed"].weight.data, model["embed"].weight.grad = before["embed.weight"], gradient
+    plain.step()
+    assert torch.allclose(model["embed"].weight, moved)
 
 
 def test_orthogonalise() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -149,6 +150,25 @@ def test_one_interrupt_ends_the_run_after_the_window_in_flight_and_two_at_once(t
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
+def test_the_bars_show_speed_and_time_left_however_slow_a_window_is() -> None:
+    from rich.console import Console
+
+    clock = 0.0
+    with console.bars() as shown:
+        shown.bars.get_time = lambda: clock
+        with shown.stage("score", 1000) as advance:
+            advance(300)  # done by an earlier run: no speed is taken from these
+            for _ in range(2):
+                clock += 100
+                advance(200)
+            page = Console(width=120, record=True, file=io.StringIO())
+            page.print(shown.bars.make_tasks_table(shown.bars.tasks))
+            line = page.export_text()
+    assert "700/1000" in line
+    assert "2/s" in line
+    assert "0:02:30" in line  # 300 texts left
 
 
 def test_an_interrupted_training_saves_first_and_ends_in_the_same_bytes(tmp_path: Path, model_folder: Path) -> None:

@@ -5,18 +5,19 @@ import importlib.util
 import json
 import os
 import random
+import re
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from tokenskip.distill import build_vocab
+from tokenskip.distill import Settings, build_vocab, distill
 from tokenskip.errors import ConfigError, ModelError
 from tokenskip.scorers._classifier import Classifier
 from tokenskip.scorers.llmlingua2 import LLMLingua2, chunk, word_spans
 from tokenskip.scorers.llmlingua_rule import LLMLinguaRule, _counter
-from tokenskip.types import Trajectory
+from tokenskip.types import Scores, Span, Trajectory
 
 CL100K = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
 RATES = (0.5, 0.6, 0.7, 0.9, 1.0)
@@ -145,6 +146,54 @@ OPTIONS = {
 }
 
 
+def solutions(n: int) -> list[str]:
+    """GSM8K's questions with their solutions where the file is at hand, else chains of the embedded family."""
+    file = Path(__file__).parents[2] / "shared" / "data" / "gsm8k" / "train.jsonl"
+    if file.exists():
+        rows = map(json.loads, file.read_text(encoding="utf-8").splitlines()[:n])
+        return [f"{row['question']}\n{row['answer']}" for row in rows]
+    from tokenskip.embedded.family import stories
+    from tokenskip.embedded.registers import document
+
+    return [document(story, "chatty", random.Random(0)).completion for story in stories("train", n)]
+
+
+@pytest.fixture(scope="module")
+def trained(checkpoints, tmp_path_factory) -> dict[str, str]:
+    """The checkpoints, fitted for a moment to a teacher that likes long words and figures, a little at random."""
+    rng = random.Random(0)
+    chains = []
+    for i, text in enumerate(solutions(60)):
+        words = re.finditer(r"\S+", text)
+        spans = [Span(*w.span(), len(w[0]) + 4 * any(map(str.isdigit, w[0])) + rng.gauss(0, 1)) for w in words]
+        scores = Scores(scorer="teacher", spans=tuple(spans))
+        chains.append(Trajectory(id=str(i), question="", gold="", cot=text, scores=scores))
+    made = {}
+    for family, path in checkpoints.items():
+        out = tmp_path_factory.mktemp("trained") / Path(path).name
+        distill([chains], out, Settings(encoder=path, epochs=2, learning_rate=2e-3), device="cpu")
+        made[family] = str(out)
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("family", ["xlmr", "bert"])
+def test_solutions_are_cut_as_the_package_does(trained, counting, family, options):
+    pytest.importorskip("llmlingua")
+    rates = (0.5, 0.6, 0.7, 0.8, 0.9)
+    cases = solutions(160)[60:]
+    cases.append("\n".join(cases[:6]))  # several chunks
+    ours = LLMLinguaRule(trained[family], device="cpu", **OPTIONS[options]).compress(cases, rates)
+    theirs = reference(trained[family], counting)
+    for text, row in zip(cases, ours, strict=True):
+        for rate, mine in zip(rates, row, strict=True):
+            expected = theirs.compress_prompt(text, rate=rate, **OPTIONS[options])
+            assert mine == expected["compressed_prompt"], (text, rate)
+    assert all(len(set(row)) == len(rates) for row in ours), "every rate cuts otherwise"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("family", ["xlmr", "bert"])
 def test_every_decision_is_the_packages(checkpoints, counting, family, options):
@@ -172,7 +221,7 @@ def test_the_preset_is_the_three_options_and_one_pass_serves_all_rates(checkpoin
     spelled = LLMLinguaRule(checkpoints["xlmr"], device="cpu", **OPTIONS["official-llama3"])
     assert preset.compress(SENTENCES, RATES) == spelled.compress(SENTENCES, RATES)
     calls = []
-    hook = preset.classifier.model.classifier.register_forward_hook(lambda *_: calls.append(1))
+    hook = preset.model.classifier.register_forward_hook(lambda *_: calls.append(1))
     preset.compress(SENTENCES[:2], RATES)
     hook.remove()
     assert len(calls) == 1
@@ -243,7 +292,7 @@ def test_our_rule_scores_the_original_text(checkpoints, family, framing):
     scorer = LLMLingua2(checkpoints[family], device="cpu", framing=framing)
     items = [Trajectory(id=str(i), question="", gold="", cot=text) for i, text in enumerate(texts())]
     together = scorer.score(items)
-    scorer.classifier.batch_tokens = 1
+    scorer.batch_tokens = 1
     for item, scores, (alone,) in zip(items, together, (scorer.score([item]) for item in items), strict=True):
         position = 0
         for span in scores.spans:
@@ -296,14 +345,13 @@ def test_wrong_models_and_options_are_the_users_to_mend(checkpoints, tmp_path):
         LLMLingua2(BertForTokenClassification(config))
 
 
+@pytest.mark.slow
 def test_the_package_loads_a_distilled_student(counting, tmp_path):
     pytest.importorskip("llmlingua")
     from test_distill import chains
 
-    from tokenskip.distill import distill
-
     student = tmp_path / "student-bert-base-multilingual-cased"
-    distill(chains(40, 0.5), student, epochs=2)
+    distill([chains(40, 0.5)], student, Settings(epochs=2))
     cases = [item.cot for item in chains(5, 0.0)]
     ours = LLMLinguaRule(str(student), device="cpu").compress(cases, [0.5])
     theirs = reference(str(student), counting)

@@ -29,6 +29,7 @@ def lines_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["official-qwen", "official-llama3"])
 @pytest.mark.parametrize("family", ["xlmr", "bert"])
 def test_the_text_is_the_packages(

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from tokenskip.errors import ConfigError, DataError
 from tokenskip.plugins import SCORERS, load
 from tokenskip.scorers._causal import batches, encode, spans_of
+from tokenskip.scorers.ablation import Ablation, effects
 from tokenskip.scorers.contrast import Contrast
 from tokenskip.scorers.goal_gradient import GoalGradient
 from tokenskip.scorers.leave_one_out import LeaveOneOut
@@ -94,6 +96,8 @@ SCORER_OPTIONS = [
     (Mist, {}),
     (LeaveOneOut, {}),
     (LeaveOneOut, {"goal": "numbers", "unit": "word"}),
+    (Ablation, {}),
+    (Ablation, {"goal": "equations", "subsets": 5}),
 ]
 
 
@@ -181,8 +185,9 @@ def test_goal_gradient_is_the_derivative_of_the_goals_loss(build, goal, layer):
 def test_tokens_behind_the_goal_have_no_gradient_and_the_goal_may_be_the_numbers(build):
     scorer = build(GoalGradient)
     encoded = encode(TRAJECTORIES[0], scorer.tokenizer, scorer.render)
-    answer, numbers, chain = (encoded.goal_positions(goal) for goal in ("answer", "numbers", "chain"))
-    assert set(answer) < set(numbers) < set(chain)
+    goals = ("answer", "numbers", "equations", "chain")
+    answer, numbers, equations, chain = (encoded.goal_positions(goal) for goal in goals)
+    assert set(answer) < set(numbers) < set(equations) < set(chain)
     assert min(chain) == encoded.n_prompt
 
 
@@ -215,6 +220,28 @@ def test_leave_one_out_is_the_drop_when_the_unit_is_really_removed(build, goal):
             start -= 1
         without = likelihood(item.cot[:start] + item.cot[span.end :], start)
         assert span.value == pytest.approx(likelihood(item.cot, span.end) - without, abs=1e-3)
+
+
+def test_effects_are_those_of_a_linear_model():
+    """y = 3 where unit 0 is kept, -1 where unit 1 is, and 5 for what is always kept: the slopes come back."""
+    draw = np.random.default_rng(0)
+    kept = (draw.random((4000, 20)) < draw.uniform(0.2, 0.9, (4000, 1))).astype(float)
+    kept[:, 19] = 1
+    found = 5 + 3 * kept[:, 0] - kept[:, 1]
+    values = effects(kept, found)
+    assert values[:2] == pytest.approx([3, -1], abs=0.3)
+    assert np.abs(values[2:19]).max() < 0.3
+
+
+def test_ablation_keeps_what_holds_the_goal_and_is_the_same_in_any_order(build):
+    scorer = build(Ablation, goal="equations")
+    first = scorer.score(TRAJECTORIES)
+    assert scorer.score(TRAJECTORIES[::-1])[::-1] == first
+    assert build(Ablation, goal="equations", seed=1).score(TRAJECTORIES) != first
+    by_text = {TRAJECTORIES[0].cot[span.start : span.end]: span.value for span in first[0].spans}
+    top = len(encode(TRAJECTORIES[0], scorer.tokenizer, scorer.render).goal_positions("equations"))
+    assert by_text["12 + 5 = 17."] == by_text["12"] == top
+    assert all(abs(value) < top for text, value in by_text.items() if text.isalpha())
 
 
 def test_contrast_is_zero_without_information_and_changes_with_the_answer(build):
@@ -261,6 +288,7 @@ def test_an_empty_prompt_begins_with_the_end_token(model, tokenizer):
         (GoalGradient, {"norm": "l3"}),
         (Mist, {"necessity": 2}),
         (LeaveOneOut, {"unit": "letter"}),
+        (Ablation, {"subsets": 2}),
         (Surprisal, {"batch_tokens": 0}),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from dataclasses import replace
@@ -18,11 +19,14 @@ BENCHMARKS = str(Path(__file__).resolve().parent.parent / "benchmarks")
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    sys.path.insert(0, BENCHMARKS)
-    import scorers
+    return benchmark("scorers")
 
+
+def benchmark(name: str) -> ModuleType:
+    sys.path.insert(0, BENCHMARKS)
+    module = importlib.import_module(name)
     sys.path.remove(BENCHMARKS)
-    return scorers
+    return module
 
 
 def test_kinds_are_counted_by_characters(bench: Any) -> None:
@@ -54,7 +58,19 @@ def test_rank_correlation_is_one_with_itself_and_minus_one_reversed(bench: Any) 
 
 
 def test_a_small_run_is_kept_and_published(bench: Any, monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:
-    arguments = ["--limit", "8", "--reference", "3", "--out", str(tmp_path), "--only", "random", "--only", "llmlingua2"]
+    arguments = [
+        "--limit",
+        "8",
+        "--reference",
+        "3",
+        "--out",
+        str(tmp_path),
+        "--only",
+        "random",
+        "--only",
+        "llmlingua2",
+        "--no-train",
+    ]
     bench.main(arguments)
     results = json.loads((tmp_path / "published/scorers.json").read_text(encoding="utf-8"))
     assert set(results["scorers"]) == {"random", "llmlingua2"}
@@ -86,11 +102,41 @@ def test_a_small_run_is_kept_and_published(bench: Any, monkeypatch: Any, capsys:
 @pytest.mark.slow
 def test_a_trained_scorer_gets_rows_with_intervals(bench: Any, tmp_path: Path) -> None:
     arguments = ["--limit", "12", "--reference", "2", "--test", "6", "--out", str(tmp_path), "--only", "random"]
-    bench.main([*arguments, "--train", "--set", "train.epochs=0.1"])
+    bench.main([*arguments, "--set", "train.epochs=0.1"])
     results = json.loads((tmp_path / "published/scorers.json").read_text(encoding="utf-8"))
-    arms = results["scorers"]["random"]["trained"]
+    arms = results["scorers"]["random"]["trained"]["arms"]
     rows = [(arm["arm"], arm["ratio"]) for arm in arms]
     assert rows == [("original", None), *(("tokenskip", ratio) for ratio in bench.GAMMAS)]
     assert all(arm["n"] == 6 and arm["accuracy_low"] <= arm["accuracy"] <= arm["accuracy_high"] for arm in arms)
     page = (tmp_path / "published/scorers.md").read_text(encoding="utf-8")
     assert "| random | 0.5 | 6 | " in page
+
+
+def test_the_verdict_asks_for_a_model_that_reads_its_ratio(bench: Any) -> None:
+    from scorers_page import verdict
+
+    def arms(accuracy: float, *achieved: float) -> list[dict[str, Any]]:
+        interval = {"accuracy_low": accuracy - 0.05, "accuracy_high": accuracy + 0.05}
+        return [
+            {"arm": "tokenskip", "ratio": ratio, "n": 300, "accuracy": accuracy, "achieved_ratio": got, **interval}
+            for ratio, got in zip(bench.GAMMAS, achieved, strict=True)
+        ]
+
+    best, near, far = (arms(accuracy, 0.6, 0.7, 0.9) for accuracy in (0.8, 0.75, 0.5))
+    deaf = arms(0.99, 0.95, 1, 1)
+    trained = {"deaf": deaf, "near": near, "best: numbers": best, "far": far}
+    falls, won = verdict(trained, "best")
+    assert falls.endswith("**near** 0.75, **best: numbers** 0.75, **far** 0.75, **deaf** 0.13")
+    assert "**best: numbers wins**" in won
+    assert "; near cannot be told apart from it with n = 300. It is the default" in won
+    assert "`deaf` is the default" in verdict(trained, "deaf")[1]
+    assert "**no scorer wins**" in verdict({"deaf": deaf}, "deaf")[1]
+    assert verdict({}, "deaf") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scorer", ["llmlingua2", "surprisal"])
+def test_memory_does_not_grow_with_the_file(scorer: str) -> None:
+    scoring: Any = benchmark("scoring")
+    found = scoring.memory(scoring.load_texts(None, 5000), scorer)
+    assert found["5000"]["peak_mib"] - found["500"]["peak_mib"] < 60

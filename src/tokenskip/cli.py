@@ -17,6 +17,7 @@ from tokenskip.commands.compare import compare
 from tokenskip.commands.doctor import doctor
 from tokenskip.commands.export import export
 from tokenskip.commands.merge import merge
+from tokenskip.commands.playground import playground
 from tokenskip.commands.prune import prune
 from tokenskip.commands.push import push
 from tokenskip.commands.rounds import rounds
@@ -150,11 +151,13 @@ def report(run_dir: RunDir) -> None:
 def distill(
     run_dir: RunDir,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the compressor.")],
-    teacher: Annotated[str, typer.Option(help="Scorer whose importance is learned.")] = "goal_gradient",
+    teacher: Annotated[
+        list[str] | None, typer.Option(help="Scorer whose importance is learned, goal_gradient by default; may repeat.")
+    ] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder to start from (default: tiny, from scratch).")] = None,
     epochs: Annotated[float, typer.Option(min=0.1, help="Passes over the chains.")] = 3.0,
     pool: Annotated[bool, typer.Option("--pool", help="A word is as important wherever it stands.")] = False,
-    option: Annotated[list[str] | None, typer.Option(help="key=value for the teacher; may repeat.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="key=value for the teachers; may repeat.")] = None,
 ) -> None:
     """Train a compressor of your own on a run's chains; use it as --set score.scorer=llmlingua2 score.model=DIR."""
     from tokenskip import pipeline
@@ -165,10 +168,11 @@ def distill(
         lay_over(options, one)
     config = read_recipe(run_dir / "config.json", [], None)
     with bars() as progress, pipeline.Run(run_dir, config, progress) as job:
-        metrics = pipeline.distill(job, teacher, output, encoder=encoder, epochs=epochs, pool=pool, **options)
+        teachers = teacher or ["goal_gradient"]
+        metrics = pipeline.distill(job, teachers, output, encoder=encoder, epochs=epochs, pool=pool, **options)
     rank = metrics["held_out_spearman"]
     agreement = "not measured" if rank is None else f"{rank:.3f}"
-    say(f"{metrics['n_parameters']:,} parameters, rank correlation with {teacher} on unseen chains: {agreement}")
+    say(f"{metrics['n_parameters']:,} parameters, rank correlation on unseen chains: {agreement}")
     say(f"compressor: {output}")
 
 
@@ -189,6 +193,7 @@ def ask(
 
 app.command()(merge)
 app.command(context_settings={"allow_extra_args": True})(serve)
+app.command()(playground)
 app.command()(compare)
 app.command()(doctor)
 app.command()(push)

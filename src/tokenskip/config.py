@@ -7,6 +7,7 @@ mistake raises `ConfigError` with one line: what was given, what is allowed, and
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -110,6 +111,9 @@ class TrainConfig(Section):
     alpha: int = Field(16, ge=1, description="LoRA alpha")
     dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout")
     target_modules: str | tuple[str, ...] = Field("all-linear", description="layers that get an adapter")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon (method: full): orthogonalised momentum for matrices, AdamW at 0.15 of the rate else"
+    )
     learning_rate: float = Field(5e-5, gt=0)
     scheduler: str = Field("cosine", description="learning-rate schedule, as transformers names it")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
@@ -118,7 +122,22 @@ class TrainConfig(Section):
     accumulation: int = Field(1, ge=1, description="micro-batches per step; must divide batch_size")
     max_length: int = Field(2048, ge=8, description="longer rows are counted and left out, never cut")
     save_steps: int = Field(200, ge=1, description="steps between checkpoints")
+    report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = Field(
+        (), description="trackers that get the training's curve and the results, such as [tensorboard]"
+    )
     trainer: dict[str, Any] = Field(default_factory=dict, description="passed to TRL's SFTConfig untouched")
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _one(cls, given: Any) -> Any:
+        return () if given in (None, "none") else (given,) if isinstance(given, str) else given
+
+    def steps(self, rows: int) -> int:
+        """Optimiser steps of a fine-tuning on `rows` rows."""
+        fixed = self.trainer.get("max_steps")
+        if isinstance(fixed, int) and fixed > 0:
+            return fixed
+        return math.ceil(math.ceil(rows / self.batch_size) * self.epochs)
 
 
 class RoundsConfig(Section):
@@ -265,6 +284,8 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
             f"{source}: train.accumulation={config.train.accumulation} must divide "
             f"train.batch_size={config.train.batch_size}"
         )
+    if config.train.optimizer == "muon" and config.train.method != "full":
+        raise ConfigError(f"{source}: train.optimizer=muon needs train.method=full; given: {config.train.method}")
     if "{question}" not in config.prompt.template:
         raise ConfigError(f"{source}: prompt.template must contain {{question}}; given: {config.prompt.template!r}")
     for name, section in (("rounds", config.rounds), ("evaluate", config.evaluate)):

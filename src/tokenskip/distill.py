@@ -9,7 +9,7 @@ package load.
 Why: a per-chain importance is noisy, and a model that is trained on noisily pruned chains cannot foresee which token
 goes, so it ignores the ratio. The student sees a whole chain but not the teacher's noise; what it fits is the mean:
 
-    u = rank of a token's importance among all tokens of the corpus, in [0, 1]
+    u = rank of a token's importance among all tokens of the corpus, in [0, 1]; of several teachers, the mean
     loss = - u log p(keep) - (1 - u) log p(drop)      minimised by p(keep) = E[u | context]
 
 Soft labels in place of LLMLingua-2's kept/dropped ones (their equation 4), because a ratio needs an order, not a class.
@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,74 +49,72 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Settings:
-    encoder: str | None
-    size: Size
-    epochs: float
-    learning_rate: float
-    batch_tokens: int
-    vocab_size: int
-    held_out: float
-    pool: bool
-    seed: int
+class Settings:
+    """How a student is fitted.
+
+    `encoder` is a checkpoint to start from (folder or hub id); None trains one from scratch at `size`, with a WordPiece
+    vocabulary of the chains. `learning_rate` defaults to 2e-3 from scratch and 3e-5 from a checkpoint. `pool` gives
+    every occurrence of a word the mean importance of all its occurrences (numbers count as one word), so that the
+    student scores a word alike wherever it stands and a fine-tuned model can foresee what is left out.
+
+    Raises:
+        ConfigError: a setting that is not allowed.
+    """
+
+    encoder: str | None = None
+    size: Size = "tiny"
+    epochs: float = 3.0
+    learning_rate: float | None = None
+    batch_tokens: int = 2048
+    vocab_size: int = 2048
+    held_out: float = 0.1
+    pool: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ConfigError(unknown_name("size", self.size, SIZES))
+        if self.epochs <= 0 or not 0 <= self.held_out < 1 or self.batch_tokens < 1:
+            raise ConfigError("distill needs epochs above 0, held_out in [0, 1) and batch_tokens of at least 1")
 
 
 def distill(
-    trajectories: Iterable[Trajectory],
+    teachers: Sequence[Iterable[Trajectory]],
     out: Path,
+    settings: Settings | None = None,
     *,
-    encoder: str | None = None,
-    size: Size = "tiny",
-    epochs: float = 3.0,
-    lr: float | None = None,
-    batch_tokens: int = 2048,
-    vocab_size: int = 2048,
-    held_out: float = 0.1,
-    pool: bool = False,
-    seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Fit the encoder, save it to `out`, and return the metrics.
 
-    `encoder` is a checkpoint to start from (folder or hub id); None trains one from scratch at `size`, with a WordPiece
-    vocabulary of the chains. `lr` defaults to 2e-3 from scratch and 3e-5 from a checkpoint. `progress` is called with
-    (step, steps, loss). `pool` gives every occurrence of a word the mean importance of all its occurrences (numbers
-    count as one word), so that the student scores a word alike wherever it stands and a fine-tuned model can foresee
-    what is left out. `metrics["held_out_spearman"]` is the rank correlation with the teacher over the tokens of
-    chains that were not trained on.
+    `teachers` are the same trajectories with the scores of one teacher each; of several, the mean rank is learned.
+    `progress` is called with (step, steps, loss). `metrics["held_out_spearman"]` is the rank correlation with the
+    teacher over the tokens of chains that were not trained on.
 
     Raises:
-        ConfigError: a setting that is not allowed.
         StageError: fewer than two scored chains.
-        ModelError: `encoder` cannot be loaded.
+        ModelError: `settings.encoder` cannot be loaded.
     """
     import torch
 
-    if size not in SIZES:
-        raise ConfigError(unknown_name("size", size, SIZES))
-    if epochs <= 0 or not 0 <= held_out < 1 or batch_tokens < 1:
-        raise ConfigError("distill needs epochs above 0, held_out in [0, 1) and batch_tokens of at least 1")
-    pairs = [(t.cot, t.scores.spans) for t in trajectories if t.scores is not None and t.scores.spans and t.cot]
+    settings = settings or Settings()
+    rate = settings.learning_rate or (3e-5 if settings.encoder else 2e-3)
+    settings = replace(settings, learning_rate=rate)
+    pairs = [
+        (same[0].cot, [t.scores.spans for t in same if t.scores])
+        for same in zip(*teachers, strict=True)
+        if same[0].cot and all(t.scores and t.scores.spans for t in same)
+    ]
     if len(pairs) < 2:
         raise StageError(f"distill needs at least two scored chains; there are {len(pairs)}: score a run first")
-    settings = _Settings(
-        encoder=encoder,
-        size=size,
-        epochs=epochs,
-        learning_rate=lr or (3e-5 if encoder else 2e-3),
-        batch_tokens=batch_tokens,
-        vocab_size=vocab_size,
-        held_out=held_out,
-        pool=pool,
-        seed=seed,
-    )
     start = time.perf_counter()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model, tokenizer = _load(encoder) if encoder else _build([text for text, _ in pairs], settings)
+        torch.manual_seed(settings.seed)
+        texts = [text for text, _ in pairs]
+        model, tokenizer = _load(settings.encoder) if settings.encoder else _build(texts, settings)
         train, test = _examples(pairs, tokenizer, settings)
         loss = _fit(model.to(device), train, settings, progress)
     metrics = {
@@ -168,7 +166,7 @@ def _load(encoder: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _build(texts: Sequence[str], settings: _Settings) -> tuple[Any, Any]:
+def _build(texts: Sequence[str], settings: Settings) -> tuple[Any, Any]:
     """A BERT with random weights and its tokenizer."""
     from transformers import BertConfig, BertForTokenClassification, BertTokenizer
 
@@ -213,25 +211,27 @@ def build_vocab(texts: Sequence[str], size: int) -> list[str]:
 
 
 def _examples(
-    pairs: Sequence[tuple[str, Sequence[Span]]], tokenizer: Any, settings: _Settings
+    pairs: Sequence[tuple[str, Sequence[Sequence[Span]]]], tokenizer: Any, settings: Settings
 ) -> tuple[list[Example], list[Example]]:
     """Training and held-out pieces; targets are ranks over all training tokens, so that the test is not looked at."""
     order = np.random.default_rng(settings.seed).permutation(len(pairs))
     n_test = min(len(pairs) - 1, round(settings.held_out * len(pairs)))
     held = set(order[:n_test].tolist())
-    encoded, values = [], []
-    for text, spans in pairs:
-        encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        encoded.append(encoding["input_ids"])
-        values.append(np.array([np.nan if v is None else v for v in token_values(encoding["offset_mapping"], spans)]))
-    known = np.concatenate([values[i][~np.isnan(values[i])] for i in range(len(pairs)) if i not in held])
-    levels, counts = np.unique(known, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts + 1) / 2) / max(1, counts.sum() - 1)  # mean rank of a tie, scaled to [0, 1]
-    train: list[Example] = []
-    test: list[Example] = []
-    targets = [np.where(np.isnan(value), _IGNORE, np.interp(value, levels, ranks)) for value in values]
+    texts = [text for text, _ in pairs]
+    encodings = [
+        tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False) for text in texts
+    ]
+    encoded = [encoding["input_ids"] for encoding in encodings]
+    offsets = [encoding["offset_mapping"] for encoding in encodings]
+    by_teacher = [
+        _ranks([token_values(places, spans) for places, spans in zip(offsets, one, strict=True)], held)
+        for one in zip(*(spans for _, spans in pairs), strict=True)
+    ]
+    targets = [np.nan_to_num(np.mean(ranks, axis=0), nan=_IGNORE) for ranks in zip(*by_teacher, strict=True)]
     if settings.pool:
         _pool(encoded, targets, held, tokenizer)
+    train: list[Example] = []
+    test: list[Example] = []
     for i, (ids, target) in enumerate(zip(encoded, targets, strict=True)):
         for at in range(0, len(ids), MAX_LENGTH - 2):
             piece = target[at : at + MAX_LENGTH - 2]
@@ -242,6 +242,15 @@ def _examples(
             )
             (test if i in held else train).append(example)
     return train, test
+
+
+def _ranks(values: Sequence[Sequence[float | None]], held: set[int]) -> list[np.ndarray[Any, Any]]:
+    """One teacher's values as ranks among those of the training chains, in [0, 1]; NaN where it has none."""
+    arrays = [np.array([np.nan if value is None else value for value in chain]) for chain in values]
+    known = np.concatenate([chain[~np.isnan(chain)] for i, chain in enumerate(arrays) if i not in held])
+    levels, counts = np.unique(known, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts + 1) / 2) / max(1, counts.sum() - 1)  # mean rank of a tie
+    return [np.where(np.isnan(chain), np.nan, np.interp(chain, levels, ranks)) for chain in arrays]
 
 
 def _pool(
@@ -278,7 +287,7 @@ def _batch(examples: Sequence[Example], model: Any) -> tuple[Any, Any, Any]:
     return ids.to(model.device), mask.to(model.device), targets.to(model.device)
 
 
-def _fit(model: Any, train: list[Example], settings: _Settings, progress: Progress | None) -> float:
+def _fit(model: Any, train: list[Example], settings: Settings, progress: Progress | None) -> float:
     """AdamW with warm-up and linear decay; the mean loss of the last tenth of the steps."""
     import torch
 

@@ -147,6 +147,7 @@ def prune_file(
     rejects = rows = 0
     with _writing(output, source) as out, progress.stage("prune", total) as advance:
         chains = read_chains(source)
+        advance(0)  # speed is measured from here
         while window := list(islice(chains, WINDOW)):
             for row in pruner.lines(window, asked):
                 rows, rejects = rows + 1, rejects + bool(row["rejected"])

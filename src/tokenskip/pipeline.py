@@ -51,6 +51,7 @@ from tokenskip.store import (
     trajectory_row,
     write_rows,
 )
+from tokenskip.tracking import log_results
 from tokenskip.train import train as train_adapter
 from tokenskip.types import Problem, Sampling, Scores, Trajectory
 
@@ -117,20 +118,30 @@ def score(job: Run) -> None:
 
 
 def distill(
-    job: Run, teacher: str, out: Path, *, encoder: str | None = None, epochs: float = 3.0, pool: bool = False,
+    job: Run,
+    teachers: Sequence[str],
+    out: Path,
+    *,
+    encoder: str | None = None,
+    epochs: float = 3.0,
+    pool: bool = False,
     **options: Any,
 ) -> Row:
-    """A compressor that learned `teacher`'s importance on this run's correct chains; returns its metrics.
+    """A compressor that learned the importance by `teachers` on this run's correct chains; returns its metrics.
 
-    The teacher's scores stay in `scores-TEACHER.jsonl` of the run folder, so that a second student costs no scoring.
+    A teacher's scores stay in `scores-TEACHER.jsonl` of the run folder, so that a second student costs no scoring.
     """
+    from tokenskip.distill import Settings
     from tokenskip.distill import distill as fit
 
-    score_config = job.config.score.model_copy(update={"scorer": teacher, "model": None, "options": options})
-    config = job.config.model_copy(update={"score": score_config})
-    check_scorer(config)
-    name = f"scores-{teacher.rpartition(':')[2]}.jsonl"
-    _score_into(job, name, config)
+    configs = {}
+    for teacher in teachers:
+        score_config = job.config.score.model_copy(update={"scorer": teacher, "model": None, "options": options})
+        config = job.config.model_copy(update={"score": score_config})
+        check_scorer(config)
+        configs[f"scores-{teacher.rpartition(':')[2]}.jsonl"] = config
+    for name, config in configs.items():
+        _score_into(job, name, config)
     with job.progress.stage("distill", None) as advance:
         seen = 0
 
@@ -140,12 +151,9 @@ def distill(
             seen = done
 
         return fit(
-            job.folder.trajectories(name),
+            [job.folder.trajectories(name) for name in configs],
             out,
-            encoder=encoder,
-            epochs=epochs,
-            pool=pool,
-            seed=job.config.seed,
+            Settings(encoder=encoder, epochs=epochs, pool=pool, seed=job.config.seed),
             device=job.config.model.device,
             progress=step,
         )
@@ -292,7 +300,7 @@ def report(job: Run) -> Path:
     from tokenskip.report import write_report
     from tokenskip.results import write_results
 
-    write_results(job.folder)
+    log_results(job.config.train.report_to, job.folder.path, write_results(job.folder))
     return write_report(job.folder.path)
 
 

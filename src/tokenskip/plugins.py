@@ -29,6 +29,7 @@ SCORERS = {
     "random": "tokenskip.scorers.random:RandomScorer",
     "llmlingua2": "tokenskip.scorers.llmlingua2:LLMLingua2",
     "leave_one_out": "tokenskip.scorers.leave_one_out:LeaveOneOut",
+    "ablation": "tokenskip.scorers.ablation:Ablation",
     "mist": "tokenskip.scorers.mist:Mist",
     "contrast": "tokenskip.scorers.contrast:Contrast",
 }

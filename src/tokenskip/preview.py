@@ -162,4 +162,3 @@ def _panel(title: str, one: Trajectory, seconds: float, kept: Sequence[Sequence[
         text.append(one.dropped or "failed", "red")
     measured = f"{one.n_cot_tokens} CoT tokens, {seconds:.2f} s"
     return Panel(text, title=Text(title), subtitle=measured, title_align="left")
-

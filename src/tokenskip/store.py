@@ -57,7 +57,7 @@ _SECTION_STAGE = {"seed": "generate", "model": "generate", "task": "generate", "
 _ROUND_ZERO = "round-0"
 _SERVER = ("url", "served", "concurrency", "retries", "timeout_s")
 _FREE_KEYS = (
-    *("name", "evaluate.arms", "evaluate.ratios", "evaluate.latency_samples", "model.device"),
+    *("name", "evaluate.arms", "evaluate.ratios", "evaluate.latency_samples", "model.device", "train.report_to"),
     *(f"generate.options.{key}" for key in _SERVER),
 )
 """Keys that select what is run or shown, or say where a server is, and change no row that exists already."""

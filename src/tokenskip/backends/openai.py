@@ -114,9 +114,7 @@ class OpenAIBackend:
     def close(self) -> None:
         """Nothing to free: connections end with each call of `generate`."""
 
-    async def _ask_all(
-        self, journal: Journal, asked: Sequence[tuple[str, Prompt, Sampling, int]]
-    ) -> list[Completion]:
+    async def _ask_all(self, journal: Journal, asked: Sequence[tuple[str, Prompt, Sampling, int]]) -> list[Completion]:
         gate = asyncio.Semaphore(self.concurrency)
         key = os.environ.get(KEY_VARIABLE, "none")
         async with openai.AsyncOpenAI(

@@ -20,16 +20,15 @@ from torch.nn import functional
 from tokenskip.embedded import tokenizer as own_tokenizer
 from tokenskip.embedded.batches import Batch, Stream
 from tokenskip.embedded.measure import accuracy
-from tokenskip.embedded.muon import Muon
+from tokenskip.muon import Muon
 
 SIZES: Final[dict[str, dict[str, int]]] = {
+    "xs": {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 1, "intermediate_size": 88},
     "s": {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 176},
-    "m": {"hidden_size": 96, "num_hidden_layers": 5, "num_attention_heads": 3, "intermediate_size": 256},
     "b": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 352},
-    "l": {"hidden_size": 192, "num_hidden_layers": 7, "num_attention_heads": 6, "intermediate_size": 512},
 }
 BATCH_TOKENS: Final = 4096
-MUON_LR, ADAM_LR = 0.02, 3e-3
+LEARNING_RATE: Final = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,24 +101,22 @@ class Run:
         if recipe.init:
             self.model = type(self.model).from_pretrained(recipe.init, dtype=torch.float32)
         self.stream = Stream(self.tokenizer, BATCH_TOKENS, recipe.seed, recipe.entity_weight)
-        matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n]
-        rest = [p for n, p in self.model.named_parameters() if p.ndim != 2 or "embed" in n]
-        self.optimizers = [Muon(matrices), torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0)]
+        self.optimizer = Muon(self.model, LEARNING_RATE)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         if (out / "checkpoint.pt").exists():
             self._load()
 
     def _load(self) -> None:
         saved = torch.load(self.out / "checkpoint.pt", weights_only=True)
         self.model.load_state_dict(saved["model"])
-        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict(saved["optimizer"])
         self.state = State(**saved["state"])
 
     def save(self) -> None:
         """Writes the checkpoint and the model folder."""
-        saved = {"model": self.model.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers]}
+        saved = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "state": vars(self.state)}
         part = self.out / "checkpoint.part"
-        torch.save(saved | {"state": vars(self.state)}, part)
+        torch.save(saved, part)
         part.replace(self.out / "checkpoint.pt")
         self.model.save_pretrained(self.out)
 
@@ -131,14 +128,13 @@ class Run:
     def step(self, batch: Batch) -> float:
         """One update; returns the loss."""
         factor = self.recipe.lr_scale * rate(self.progress, self.state.step)
-        for optimizer, lr in zip(self.optimizers, (MUON_LR, ADAM_LR), strict=True):
-            optimizer.param_groups[0]["lr"] = lr * factor
+        for group, lr in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = lr * factor
         loss = loss_of(self.model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
         self.state.tokens += batch.n_tokens
         return float(loss.detach())

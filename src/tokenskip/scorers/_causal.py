@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import torch
@@ -24,8 +24,9 @@ from tokenskip.errors import ConfigError, DataError, ModelError, unknown_name
 from tokenskip.types import Scores, Span, Trajectory
 
 Render = Callable[[Trajectory], list[int]]
-Goal = Literal["answer", "numbers", "chain"]
-GOALS = ("answer", "numbers", "chain")
+Goal = Literal["answer", "numbers", "equations", "chain"]
+GOALS = ("answer", "numbers", "equations", "chain")
+_OPERATORS = frozenset("+-−–*/×÷·=<>^%")
 IGNORE = -100
 _ROWS = 2048  # rows of logits that are turned into float32 log-probabilities at once
 
@@ -49,25 +50,33 @@ class Encoded:
     def goal_positions(self, goal: Goal, after: int = 0) -> list[int]:
         """Positions in `ids` of the tokens that `goal` consists of, as far as they begin at character `after` or later.
 
-        answer: the tokens of the answer. numbers: those, and every token of the CoT with a digit. chain: those, and
-        every token of the CoT. The prompt is never part of a goal.
+        answer: the tokens of the answer. numbers: those, and every token of the CoT with a digit. equations: those, and
+        every one that is an operator (a step goes wrong by its sign as often as by its numbers). chain: the answer
+        and every token of the CoT. The prompt is never part of a goal.
         """
         positions = []
         low, high = self.answer
         for index, (start, end) in enumerate(self.offsets):
             wanted = start < high and end > low
             if start < self.n_cot_chars and goal != "answer":
-                wanted = wanted or goal == "chain" or any(c.isdigit() for c in self.text[start:end])
+                token = self.text[start:end]
+                wanted = wanted or goal == "chain" or any(c.isdigit() for c in token)
+                wanted = wanted or (goal == "equations" and token.strip() in _OPERATORS)
             if wanted and start >= after:
                 positions.append(self.n_prompt + index)
         return positions
 
 
-def check_goal(goal: str) -> Goal:
-    """`goal`, if it is one; ConfigError otherwise."""
-    if goal not in GOALS:
-        raise ConfigError(unknown_name("goal", goal, GOALS))
-    return goal  # type: ignore[return-value]
+def check_choice(kind: str, given: str, allowed: Sequence[str]) -> None:
+    """ConfigError unless `given` is one of `allowed`."""
+    if given not in allowed:
+        raise ConfigError(unknown_name(kind, given, allowed))
+
+
+def check_batch_tokens(given: int) -> None:
+    """ConfigError unless it is a budget."""
+    if given < 1:
+        raise ConfigError(f"score.batch_tokens is a number of tokens, at least 1; given: {given}")
 
 
 def find_answer(trajectory: Trajectory) -> tuple[str, tuple[int, int]]:
@@ -226,23 +235,26 @@ def _can_cut_logits(model: Any) -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
+@dataclass(eq=False, repr=False)
 class CausalScorer:
     """Base of the scorers with a causal language model: encodes, batches, and puts the results back in input order.
 
-    A subclass sets `name` and writes `_score_batch`. The model is used as it is (its device, dtype and weights are not
-    touched) and nothing of a batch is kept when it is done.
+    A subclass sets `name`, adds its options as fields (checked in `__post_init__`) and writes `_score_batch`. The model
+    is used as it is (its device, dtype and weights are not touched) and nothing of a batch is kept when it is done.
     """
 
     name = ""
     needs_answer = False
 
-    def __init__(self, model: Any, *, tokenizer: Any, render: Render, batch_tokens: int = 8192) -> None:
-        if batch_tokens < 1:
-            raise ConfigError(f"score.batch_tokens is a number of tokens, at least 1; given: {batch_tokens}")
-        self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.render = render
-        self.batch_tokens = batch_tokens
+    model: Any
+    _: KW_ONLY
+    tokenizer: Any
+    render: Render
+    batch_tokens: int = 8192
+
+    def __post_init__(self) -> None:
+        check_batch_tokens(self.batch_tokens)
+        self.model.eval()
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[Scores]:
         """One `Scores` a trajectory, in the same order."""

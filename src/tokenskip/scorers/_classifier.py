@@ -8,51 +8,52 @@ in the cache.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tokenskip.errors import ConfigError, ModelError, unknown_name
-from tokenskip.scorers._causal import batches
+from tokenskip.errors import ModelError
+from tokenskip.scorers._causal import batches, check_batch_tokens, check_choice
 from tokenskip.scorers._packed import packed_logits, packs
 
 DEFAULT_MODEL = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
+@dataclass(eq=False, repr=False)
 class Classifier:
-    """A loaded model with its tokenizer. `family` is "xlm-roberta" or "bert", by the checkpoint's own config."""
+    """A token classifier with its tokenizer; a base of the scorers that use one.
 
-    def __init__(
-        self,
-        model: Any = DEFAULT_MODEL,
-        *,
-        tokenizer: Any = None,
-        batch_tokens: int = 8192,
-        device: str = "auto",
-        dtype: str = "auto",
-        revision: str | None = None,
-    ) -> None:
-        if batch_tokens < 1:
-            raise ConfigError(f"score.batch_tokens is a number of tokens, at least 1; given: {batch_tokens}")
-        if dtype not in DTYPES:
-            raise ConfigError(unknown_name("dtype", dtype, DTYPES))
-        if isinstance(model, str | Path):
-            model, tokenizer = _load(str(model), tokenizer, device, dtype, revision)
-        elif tokenizer is None:
+    `model` is a local folder, a hub id, "embedded", or a loaded model (then with `tokenizer`). Afterwards it is the
+    loaded one, and `family` is "xlm-roberta" or "bert", by the checkpoint's own config.
+    """
+
+    model: Any = DEFAULT_MODEL
+    _: KW_ONLY
+    tokenizer: Any = None
+    batch_tokens: int = 8192
+    device: str = "auto"
+    dtype: str = "auto"
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        check_batch_tokens(self.batch_tokens)
+        check_choice("dtype", self.dtype, DTYPES)
+        if isinstance(self.model, str | Path):
+            self.model, self.tokenizer = _load(str(self.model), self.tokenizer, self.device, self.dtype, self.revision)
+        elif self.tokenizer is None:
             raise ModelError("a loaded token classifier needs its tokenizer: tokenizer=...")
-        self.model = model.eval()
-        self.tokenizer = tokenizer
-        config = model.config
+        config = self.model.eval().config
         _check(config)
         self.family = config.model_type
         reserved = config.pad_token_id + 1 if self.family == "xlm-roberta" else 0  # RoBERTa counts positions from there
         self.max_length = min(512, config.max_position_embeddings - reserved)
-        self.batch_tokens = batch_tokens
-        self.packed = model.device.type == "cpu" and not config.is_decoder
-        if model.device.type == "cpu":
-            self.batch_tokens = min(batch_tokens, max(1024, 2**18 // config.hidden_size))
+        on_cpu = self.model.device.type == "cpu"
+        self.packed = on_cpu and not config.is_decoder
+        if on_cpu:
+            self.batch_tokens = min(self.batch_tokens, max(1024, 2**18 // config.hidden_size))
 
     def keep_probabilities(
         self, rows: Sequence[Sequence[int]], masks: Sequence[Sequence[int]] | None = None

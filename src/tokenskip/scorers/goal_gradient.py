@@ -20,45 +20,37 @@ One forward and one backward pass a batch; no weight receives a gradient. Deviat
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from tokenskip.errors import ConfigError, unknown_name
-from tokenskip.scorers._causal import CausalScorer, Encoded, Goal, Render, check_goal, cot_scores, goal_logprob, pad
+from tokenskip.errors import ConfigError
+from tokenskip.scorers._causal import GOALS, CausalScorer, Encoded, Goal, check_choice, cot_scores, goal_logprob, pad
 from tokenskip.types import Scores, Trajectory
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class GoalGradient(CausalScorer):
     """The norm of the gradient of the goal's loss with respect to each token's representation."""
 
     name = "goal_gradient"
     needs_answer = True
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        tokenizer: Any,
-        render: Render,
-        batch_tokens: int = 8192,
-        goal: Goal = "answer",
-        layer: int = 0,
-        norm: Literal["l1", "l2"] = "l1",
-        grad_x_input: bool = False,
-    ) -> None:
-        super().__init__(model, tokenizer=tokenizer, render=render, batch_tokens=batch_tokens)
-        n_layers = int(model.config.get_text_config().num_hidden_layers)
-        if not 0 <= layer < n_layers:
+    goal: Goal = "answer"
+    layer: int = 0
+    norm: Literal["l1", "l2"] = "l1"
+    grad_x_input: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        n_layers = int(self.model.config.get_text_config().num_hidden_layers)
+        if not 0 <= self.layer < n_layers:
             raise ConfigError(
-                f"goal_gradient: layer is a number from 0 to {n_layers - 1} for this model; given: {layer}"
+                f"goal_gradient: layer is a number from 0 to {n_layers - 1} for this model; given: {self.layer}"
             )
-        if norm not in ("l1", "l2"):
-            raise ConfigError(unknown_name("norm", norm, ("l1", "l2")))
-        self.goal = check_goal(goal)
-        self.layer = layer
-        self.norm = norm
-        self.grad_x_input = grad_x_input
+        check_choice("goal", self.goal, GOALS)
+        check_choice("norm", self.norm, ("l1", "l2"))
 
     def _score_batch(self, items: list[Encoded], trajectories: list[Trajectory]) -> list[Scores]:
         ids, mask = pad([item.ids for item in items], self.model.device)

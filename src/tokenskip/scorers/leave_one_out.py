@@ -8,6 +8,7 @@ before it and the rest is tokenized again, so this is the text that pruning woul
 
 - "answer": the answer's tokens.
 - "numbers": the answer and every token of the chain behind the unit that has a digit in it.
+- "equations": those, and the operators behind the unit.
 - "chain": the answer and every token of the chain behind the unit.
 
     tokenskip prune FILE.jsonl --scorer leave_one_out --model MODEL --ratio 0.6 -o OUT.jsonl
@@ -16,17 +17,17 @@ before it and the rest is tokenized again, so this is the text that pruning woul
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from tokenskip.atoms import has_unspaced_script, split_units
-from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.scorers._causal import (
+    GOALS,
     CausalScorer,
     Encoded,
     Goal,
-    Render,
     batches,
-    check_goal,
+    check_choice,
     encode,
     need_answers,
     token_logprobs,
@@ -36,29 +37,21 @@ from tokenskip.types import Scores, Span, Trajectory
 UNITS = ("token", "word", "step")
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LeaveOneOut(CausalScorer):
     """The exact drop of the goal's log-likelihood per unit removed, in nats."""
 
     name = "leave_one_out"
     needs_answer = True
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        tokenizer: Any,
-        render: Render,
-        batch_tokens: int = 8192,
-        goal: Goal = "answer",
-        unit: Literal["token", "word", "step"] = "token",
-        atoms: bool = True,
-    ) -> None:
-        super().__init__(model, tokenizer=tokenizer, render=render, batch_tokens=batch_tokens)
-        if unit not in UNITS:
-            raise ConfigError(unknown_name("unit", unit, UNITS))
-        self.goal = check_goal(goal)
-        self.unit: Literal["token", "word", "step"] = unit
-        self.atoms = atoms
+    goal: Goal = "answer"
+    unit: Literal["token", "word", "step"] = "token"
+    atoms: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("goal", self.goal, GOALS)
+        check_choice("unit", self.unit, UNITS)
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[Scores]:
         """One `Scores` a trajectory, in the same order; the variants of a few chains are held at a time."""

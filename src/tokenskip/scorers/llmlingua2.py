@@ -20,46 +20,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from tokenskip.errors import ConfigError, ModelError, unknown_name
-from tokenskip.scorers._classifier import DEFAULT_MODEL, Classifier
+from tokenskip.errors import ModelError
+from tokenskip.scorers._causal import check_choice
+from tokenskip.scorers._classifier import Classifier
 from tokenskip.types import Scores, Span, Trajectory
 
 _WORD = re.compile(r"\d+|[^\W\d_]+|[^\w\s]|_")
 FRAMINGS = ("trained", "upstream")
 
 
-class LLMLingua2:
-    """p(keep) per word. `model` is a local folder, a hub id, "embedded", or a loaded model (then with `tokenizer`)."""
+@dataclass(eq=False, repr=False, kw_only=True)
+class LLMLingua2(Classifier):
+    """p(keep) per word."""
 
     name = "llmlingua2"
 
-    def __init__(
-        self,
-        model: Any = DEFAULT_MODEL,
-        *,
-        tokenizer: Any = None,
-        batch_tokens: int = 8192,
-        device: str = "auto",
-        dtype: str = "auto",
-        revision: str | None = None,
-        framing: Literal["trained", "upstream"] = "trained",
-    ) -> None:
-        if framing not in FRAMINGS:
-            raise ConfigError(unknown_name("framing", framing, FRAMINGS))
-        self.classifier = Classifier(
-            model or DEFAULT_MODEL,
-            tokenizer=tokenizer,
-            batch_tokens=batch_tokens,
-            device=device,
-            dtype=dtype,
-            revision=revision,
-        )
-        tokens = self.classifier.tokenizer
+    framing: Literal["trained", "upstream"] = "trained"
+
+    def __post_init__(self) -> None:
+        check_choice("framing", self.framing, FRAMINGS)
+        super().__post_init__()
+        tokens = self.tokenizer
         if not getattr(tokens, "is_fast", False):
             raise ModelError(f"{type(tokens).__name__} gives no character offsets: scoring needs a fast tokenizer")
-        if framing == "upstream":
+        if self.framing == "upstream":
             self.frame = tuple(tokens.convert_tokens_to_ids(["[CLS]", "[SEP]"]))
         else:
             self.frame = (tokens.cls_token_id, tokens.sep_token_id)
@@ -69,15 +56,13 @@ class LLMLingua2:
         texts = [trajectory.cot for trajectory in trajectories]
         rows, places, offsets = [], [], []
         for index, text in enumerate(texts):
-            encoding = self.classifier.tokenizer(
-                text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-            )
+            encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             offsets.append(encoding["offset_mapping"])
-            for start, end in chunk(text, offsets[-1], self.classifier.max_length - 2):
+            for start, end in chunk(text, offsets[-1], self.max_length - 2):
                 rows.append([self.frame[0], *encoding["input_ids"][start:end], self.frame[1]])
                 places.append((index, start))
         values = [[0.0] * len(own) for own in offsets]
-        for row, keep in self.classifier.keep_probabilities(rows):
+        for row, keep in self.keep_probabilities(rows):
             index, start = places[row]
             values[index][start : start + len(keep) - 2] = keep[1:-1].tolist()
         return [

@@ -26,14 +26,16 @@ import copy
 import re
 import string
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from tokenskip.errors import ConfigError, ModelError, unknown_name
-from tokenskip.scorers._classifier import DEFAULT_MODEL, Classifier
+from tokenskip.errors import ConfigError, ModelError
+from tokenskip.scorers._causal import check_choice
+from tokenskip.scorers._classifier import Classifier
 
 PRESETS: dict[str, dict[str, Any]] = {
     "official-qwen": {},
@@ -48,44 +50,33 @@ _WINDOW = 256  # texts whose word probabilities are held at once
 _Words = tuple[list[str], list[Any]]
 
 
-class LLMLinguaRule:
+@dataclass(eq=False, repr=False, kw_only=True)
+class LLMLinguaRule(Classifier):
     """Compresses texts as `llmlingua` 0.2.2 does. `preset` sets the three options as the official repository does."""
 
     name = "llmlingua"
 
-    def __init__(
-        self,
-        model: Any = DEFAULT_MODEL,
-        *,
-        tokenizer: Any = None,
-        batch_tokens: int = 8192,
-        device: str = "auto",
-        dtype: str = "auto",
-        revision: str | None = None,
-        force_tokens: Sequence[str] = (),
-        force_reserve_digit: bool = False,
-        drop_consecutive: bool = False,
-        preset: str | None = None,
-    ) -> None:
-        if preset is not None and preset not in PRESETS:
-            raise ConfigError(unknown_name("preset", preset, PRESETS))
-        if preset and (force_tokens or force_reserve_digit or drop_consecutive):
-            raise ConfigError(
-                f"preset {preset} sets force_tokens, force_reserve_digit and drop_consecutive itself: "
-                "give the preset, or these options"
-            )
-        options = PRESETS[preset] if preset else {}
-        self.force_tokens = tuple(options.get("force_tokens", force_tokens))
-        self.force_reserve_digit = bool(options.get("force_reserve_digit", force_reserve_digit))
-        self.drop_consecutive = bool(options.get("drop_consecutive", drop_consecutive))
+    force_tokens: Sequence[str] = ()
+    force_reserve_digit: bool = False
+    drop_consecutive: bool = False
+    preset: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.preset is not None:
+            check_choice("preset", self.preset, tuple(PRESETS))
+            if self.force_tokens or self.force_reserve_digit or self.drop_consecutive:
+                raise ConfigError(
+                    f"preset {self.preset} sets force_tokens, force_reserve_digit and drop_consecutive itself: "
+                    "give the preset, or these options"
+                )
+            for option, value in PRESETS[self.preset].items():
+                setattr(self, option, value)
         if len(self.force_tokens) > MAX_FORCE_TOKENS:
             raise ConfigError(f"force_tokens: at most {MAX_FORCE_TOKENS}; given: {len(self.force_tokens)}")
         self._count = _counter()
-        self._owned = isinstance(model, str)
-        self.classifier = Classifier(
-            model, tokenizer=tokenizer, batch_tokens=batch_tokens, device=device, dtype=dtype, revision=revision
-        )
-        if self.classifier.max_length < MAX_LENGTH:
+        self._owned = isinstance(self.model, str)
+        super().__post_init__()
+        if self.max_length < MAX_LENGTH:
             raise ModelError(f"rule=llmlingua needs a model of {MAX_LENGTH} positions, as the package pads to that")
         self._prepare_tokenizer()
         self._new_of = {
@@ -130,8 +121,8 @@ class LLMLinguaRule:
 
     def _prepare_tokenizer(self) -> None:
         """Upstream's tokenizer: its pad token, its special tokens, and a hundred added `[NEWi]`."""
-        self.tokenizer = copy.deepcopy(self.classifier.tokenizer)
-        pad = self.classifier.model.config.pad_token_id
+        self.tokenizer = copy.deepcopy(self.tokenizer)
+        pad = self.model.config.pad_token_id
         self.tokenizer.pad_token_id = pad if pad else self.tokenizer.eos_token_id
         named = self.tokenizer.special_tokens_map
         self._special = {value for key, value in named.items() if key != "additional_special_tokens"}
@@ -159,20 +150,20 @@ class LLMLinguaRule:
             tokens = ["[CLS]", *self.tokenizer.tokenize(chunk), "[SEP]"][:MAX_LENGTH]
             rows.append(self.tokenizer.convert_tokens_to_ids(tokens))
             masks.append([int(token != "[PAD]") for token in tokens])
-        if any(max(row) >= self.classifier.model.config.vocab_size for row in rows):
+        if any(max(row) >= self.model.config.vocab_size for row in rows):
             self._extend_model()
-        for index, keep in self.classifier.keep_probabilities(rows, masks):
+        for index, keep in self.keep_probabilities(rows, masks):
             active = [i for i, seen in enumerate(masks[index]) if seen]
             tokens = self.tokenizer.convert_ids_to_tokens([rows[index][i] for i in active])
             yield index, self._merge(tokens, [keep[i] for i in active])
 
     def _extend_model(self) -> None:
         """Embeddings for `[NEWi]`, drawn as upstream does; the caller's random state and model stay as they are."""
-        model = self.classifier.model if self._owned else copy.deepcopy(self.classifier.model)
+        model = self.model if self._owned else copy.deepcopy(self.model)
         with torch.random.fork_rng():
             torch.manual_seed(42)
             model.resize_token_embeddings(len(self.tokenizer))
-        self.classifier.model, self._owned = model, True
+        self.model, self._owned = model, True
 
     def _merge(self, tokens: Sequence[str], probabilities: Sequence[Any]) -> _Words:
         """Words and mean probabilities (`__merge_token_to_word`, `__token_prob_to_word_prob`)."""
@@ -182,7 +173,7 @@ class LLMLinguaRule:
             if token in self._special:
                 continue
             forced = self.force_reserve_digit and re.search(r"\d", token) is not None
-            pure = token.lstrip("▁") if self.classifier.family == "xlm-roberta" else token.lstrip("#")
+            pure = token.lstrip("▁") if self.family == "xlm-roberta" else token.lstrip("#")
             if self._begins_word(token, pure) or not words:
                 if pure in self.force_tokens or pure in self._new_tokens:
                     probability = 1.0
@@ -196,7 +187,7 @@ class LLMLinguaRule:
         return words, [sum(p) / len(p) for p in pieces]
 
     def _begins_word(self, token: str, pure: str) -> bool:
-        if self.classifier.family == "bert":
+        if self.family == "bert":
             return pure in self.force_tokens or pure in self._new_tokens or not token.startswith("##")
         # a substring of the punctuation string, so "./" begins a word and ")," does not
         named = token in string.punctuation or token in self.force_tokens or token in self._new_tokens

@@ -21,17 +21,18 @@ has no published code; what we settled ourselves:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from tokenskip.errors import ConfigError
 from tokenskip.scorers._causal import (
+    GOALS,
     CausalScorer,
     Encoded,
     Goal,
-    Render,
-    check_goal,
+    check_choice,
     cot_scores,
     gather_logprobs,
     goal_logprob,
@@ -40,27 +41,21 @@ from tokenskip.scorers._causal import (
 from tokenskip.types import Scores, Trajectory
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Mist(CausalScorer):
     """`necessity` x z(necessity) + (1 - `necessity`) x z(sufficiency); 0.6 is the paper's weight."""
 
     name = "mist"
     needs_answer = True
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        tokenizer: Any,
-        render: Render,
-        batch_tokens: int = 8192,
-        goal: Goal = "answer",
-        necessity: float = 0.6,
-    ) -> None:
-        super().__init__(model, tokenizer=tokenizer, render=render, batch_tokens=batch_tokens)
-        if not 0 <= necessity <= 1:
-            raise ConfigError(f"mist: necessity is a weight from 0 to 1; given: {necessity}")
-        self.goal = check_goal(goal)
-        self.necessity = necessity
+    goal: Goal = "answer"
+    necessity: float = 0.6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("goal", self.goal, GOALS)
+        if not 0 <= self.necessity <= 1:
+            raise ConfigError(f"mist: necessity is a weight from 0 to 1; given: {self.necessity}")
 
     def _score_batch(self, items: list[Encoded], trajectories: list[Trajectory]) -> list[Scores]:
         ids, mask = pad([item.ids for item in items], self.model.device)

@@ -1,15 +1,17 @@
-"""Muon in fp32: momentum whose matrix updates are orthogonalised, for training a small model on a CPU.
+"""Muon in fp32: momentum whose matrix updates are orthogonalised, for training all weights of a small model on a CPU.
 
 Reads and writes nothing. `torch.optim.Muon` iterates in bf16, which is slow on CPUs without bf16 units; this one
 stays in fp32 and orthogonalises all matrices of one shape in one batch (Keller Jordan's quintic Newton-Schulz).
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import torch
 from torch import Tensor
+
+ADAM_SHARE: Final = 0.15
 
 
 def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
@@ -22,29 +24,44 @@ def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
     return x
 
 
-class Muon(torch.optim.Optimizer):  # type: ignore[misc]
-    """Nesterov momentum, orthogonalised; every parameter must be a matrix."""
+class Muon(torch.optim.AdamW):  # type: ignore[misc]
+    """Muon for the weight matrices of a model, AdamW for its embeddings, norms and biases.
 
-    def __init__(self, params: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.95) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum})
+    `lr` is that of the matrices; the others get `ADAM_SHARE` of it, as in the pretraining of the embedded model.
+    """
+
+    def __init__(self, model: torch.nn.Module, lr: float = 0.02, momentum: float = 0.95) -> None:
+        matrices: list[Tensor] = []
+        rest: list[Tensor] = []
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                (matrices if p.ndim == 2 and "embed" not in name and "lm_head" not in name else rest).append(p)
+        groups = [{"params": matrices, "momentum": momentum}, {"params": rest, "lr": ADAM_SHARE * lr}]
+        super().__init__(groups, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def step(self, closure: Callable[[], float] | None = None) -> None:
-        """Updates all matrices, shape by shape."""
+        """Updates the matrices, all of one shape at once, then the rest."""
         assert closure is None
         for group in self.param_groups:
+            if "momentum" not in group:
+                continue
             shapes: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is not None:
                     shapes[(min(p.shape), max(p.shape))].append(p)
             for same in shapes.values():
                 self._update(same, group)
+                for p in same:
+                    p.grad = None  # AdamW leaves out what has no gradient
+        super().step()
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
         updates = []
         for p in params:
             state = self.state[p]
             if not state:
+                state["step"] = torch.zeros(())  # AdamW looks for it when a checkpoint is loaded
                 state["momentum"] = torch.zeros_like(p)
             grad = p.grad
             assert grad is not None
