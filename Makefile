@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Extras of the slow tests: a real cluster, a real server, real pages, the package that the scorer is compared with.
+SLOW := dev,parity,playground,ray,serving,tensorboard
 # One thread per process: two threads on a small machine wait for each other. Nothing here needs a hub.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
@@ -11,7 +13,10 @@ export MALLOC_TOP_PAD_ ?= 268435456
 export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check test-slow headline docs constraints audit clean
+# every figure in the docs, in the order in which they need each other; each part alone: make result-paper
+RESULTS := headline embedded-model scoring scorers scale reliability auto paper ablations loop
+
+.PHONY: demo test check test-slow headline results $(RESULTS:%=result-%) docs constraints audit clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/tokenskip demo
@@ -23,11 +28,36 @@ test-slow: $(VENV)/slow.stamp
 	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/dev.stamp
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
 
-headline: $(VENV)/run.stamp
+headline: result-headline
+
+results: $(RESULTS:%=result-%)
+
+result-headline: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/headline.py
+
+result-embedded-model: $(VENV)/run.stamp
+	$(BIN)/python -m tokenskip.embedded.measure
+	$(BIN)/python -m tokenskip.embedded.card
+
+result-scoring: $(VENV)/slow.stamp
+	mkdir -p runs
+	$(BIN)/python benchmarks/scoring.py --json runs/scoring.json
+	$(BIN)/python benchmarks/scoring.py --decisions --json runs/scoring-decisions.json
+
+result-scorers: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/scorers.py --train
+
+result-scale: $(VENV)/run.stamp
+	$(BIN)/python benchmarks/scale.py --json docs/results/scale.json
+
+result-reliability: $(VENV)/slow.stamp
+	$(BIN)/python benchmarks/reliability.py
+
+result-auto result-paper result-ablations result-loop: result-%: $(VENV)/run.stamp
+	$(BIN)/python benchmarks/$*.py
 
 docs: $(VENV)/run.stamp
 	$(BIN)/python docs/make_cli.py
@@ -35,10 +65,15 @@ docs: $(VENV)/run.stamp
 constraints:
 	rm -rf .venv-constraints && $(PYTHON) -m venv .venv-constraints
 	.venv-constraints/bin/pip install -q torch
-	.venv-constraints/bin/pip install -q -e '.[dev,ray,serving,parity]'
+	.venv-constraints/bin/pip install -q -e '.[$(SLOW)]'
 	head -1 constraints.txt > constraints.new
 	.venv-constraints/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.new
-	mv constraints.new constraints.txt && rm -rf .venv-constraints
+	mv constraints.new constraints.txt
+	.venv-constraints/bin/pip install -q uv
+	head -2 requirements.lock > lock.new
+	grep -v '^torch==\|^#' constraints.txt | .venv-constraints/bin/uv pip compile -q --no-deps --universal \
+		--python-version 3.11 --generate-hashes --no-annotate --no-header - >> lock.new
+	mv lock.new requirements.lock && rm -rf .venv-constraints
 
 audit: $(VENV)/run.stamp
 	$(BIN)/pip install -q pip-audit
@@ -58,5 +93,5 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 	touch $@
 
 $(VENV)/slow.stamp: $(VENV)/dev.stamp
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,ray,serving,parity]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[$(SLOW)]'
 	touch $@

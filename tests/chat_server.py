@@ -94,6 +94,18 @@ class ChatServer:
             reply["usage"] = {"prompt_tokens": len(ids), "completion_tokens": n, "total_tokens": len(ids) + n}
         return reply
 
+    def events(self, reply: dict[str, Any]) -> str:
+        """A reply as the events of a stream: its text in pieces, the finish reason, then the usage alone."""
+        choice = reply["choices"][0]
+        text = choice["message"]["content"]
+        pieces = [text[at : at + 7] for at in range(0, len(text), 7)]
+        common = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": self.model}
+        choices = [{"index": 0, "delta": {"content": piece}, "finish_reason": None} for piece in pieces]
+        choices.append({"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]})
+        events: list[dict[str, Any]] = [{**common, "choices": [one]} for one in choices]
+        events.append({**common, "choices": [], "usage": reply.get("usage")})
+        return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+
     def start(self, port: int = 0) -> None:
         """Listen, on a free port by default."""
         self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
@@ -148,9 +160,10 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
             server.pause.wait(10)
             status, reply = server.handle(self.path, body) if admitted else (0, None)
             if status:
-                raw = json.dumps(reply).encode()
+                streams = status == 200 and body is not None and body.get("stream")
+                raw = (server.events(reply) if streams else json.dumps(reply)).encode()
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", "text/event-stream" if streams else "application/json")
                 self.send_header("Content-Length", str(len(raw)))
                 self.send_header("retry-after-ms", "5")
                 self.end_headers()

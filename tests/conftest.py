@@ -50,11 +50,15 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `save_tiny_model`."""
+    return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def save_tiny_model(folder: Path) -> Path:
     """A Llama of random weights with its tokenizer: two layers of 32, some 100 KB."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder = tmp_path_factory.mktemp("model") / "tiny"
     tokenizer = make_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),

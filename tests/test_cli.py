@@ -173,6 +173,7 @@ def test_a_dry_run_shows_everything_and_runs_nothing(
     assert call(monkeypatch, "run", file, "--dry-run", "--out", tmp_path / "run", "--limit", "3") == 0
     shown = capsys.readouterr().out
     assert "3 training problems" in shown
+    assert "! at most 9 training rows are 2 optimiser steps" in shown
     assert re.search(r"estimate for \d+k parameters", shown)  # read from the headers of the weights
     assert "GPU-hours of an H100 (generate" in shown
     assert '"scorer": "surprisal"' in shown

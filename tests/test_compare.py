@@ -111,7 +111,9 @@ def test_the_terminal_table_fits(tmp_path: Path) -> None:
 def test_the_page(tmp_path: Path) -> None:
     runs = compare.read_runs([write_run(tmp_path / "a", "a", {0}), write_run(tmp_path / "b", EVIL, {1})])
     page = compare.write_page(runs, tmp_path / "out" / "compare.html")
-    assert "<img" not in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "<img" not in text
+    assert text.count("no problem differs") == 1  # the original's row
     with Browser(tmp_path / "profile") as browser:
         browser.open(page.as_uri(), width=390, dark=True)
         assert browser.errors == []

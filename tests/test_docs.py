@@ -15,7 +15,13 @@ from tokenskip.config import TaskConfig, load_recipe
 from tokenskip.types import Sampling, Trajectory
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/serving.md")
+PAGES = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")),
+)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 IMAGE = re.compile(r'<img[^>]+src="([^"]+)"')
 
@@ -84,3 +90,14 @@ def test_the_recipe_of_the_readme_is_valid(tmp_path: Path) -> None:
     config = load_recipe(tmp_path / "mine.yaml", [])
     assert config.task.fields == {"gold": "answer"}
     assert config.prompt.template.endswith("\\boxed{}.\n{question}")
+
+
+def test_the_lock_has_the_versions_of_the_constraints_and_hashes_of_all() -> None:
+    """`make constraints` writes both; torch has other files for the CPU and for each CUDA."""
+    constraints = set((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[1:])
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    entries = re.findall(r"(?m)^([^#\s]\S*==\S+?)( ; [^\\]+)?((?: \\\n +--hash=sha256:[0-9a-f]{64})+)$", lock)
+    assert len(entries) == len(re.findall(r"(?m)^[^#\s]", lock))
+    versions = {version.lower().replace("_", "-") for version, _, _ in entries}
+    expected = {one.lower().replace("_", "-") for one in constraints if not one.startswith("torch==")}
+    assert versions == expected

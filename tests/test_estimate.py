@@ -27,6 +27,8 @@ def test_the_arithmetic_by_hand() -> None:
     assert estimate(Job(n_train=1000)).gpu_hours["generate"] == pytest.approx(
         1000 * 350 * 1.6e10 / (0.12 * 989e12) / 3600
     )
+    lora, full = (estimate(Job(n_train=1000, train_passes=passes)).gpu_hours["train"] for passes in (3, 4))
+    assert full == pytest.approx(lora * 4 / 3)
 
 
 def test_parameters_are_counted_in_the_headers(model_folder: Path, tmp_path: Path) -> None:

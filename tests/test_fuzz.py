@@ -13,18 +13,22 @@ from conftest import make_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tokenskip import plugins
 from tokenskip.answers import MAX_ANSWER, compare, extract_answer, extract_boxed, normalise, parse_number
 from tokenskip.atoms import check_pruned, split_units
 from tokenskip.config import PromptConfig, PruneConfig, RunConfig, TaskConfig, check_config, lay_over, load_recipe
-from tokenskip.errors import TokenskipError
+from tokenskip.errors import ConfigError, DataError, TokenskipError
 from tokenskip.grade import grade_output, grade_trajectory
 from tokenskip.jsonl import read_jsonl
+from tokenskip.models import load_tokenizer
+from tokenskip.objects import make_scorer
+from tokenskip.preview import ask
 from tokenskip.progress import Silent
 from tokenskip.prompts import Prompts, spell_ratio
-from tokenskip.prune import prune_chain_many
+from tokenskip.prune import prune_chain_many, token_counter
 from tokenskip.scorers.random import RandomScorer
 from tokenskip.split import split_completion
-from tokenskip.store import RunFolder, read_manifest, read_rows
+from tokenskip.store import RunFolder, dump_row, read_manifest, read_rows
 from tokenskip.tasks.jsonl import JsonlTask
 from tokenskip.types import Trajectory
 
@@ -152,7 +156,10 @@ def test_a_bomb_in_a_recipe_a_manifest_or_an_override_is_one_short_line(bomb: st
         assert len(str(error.value)) < 2000
 
 
-LINE = st.one_of(st.binary(max_size=60), TREE.map(lambda tree: json.dumps(tree).encode()), st.just(b"[" * 100_000))
+HALF = rb'{"question": "Half a character: \ud83d", "gold": "1"}'
+LINE = st.one_of(
+    st.binary(max_size=60), TREE.map(lambda tree: json.dumps(tree).encode()), st.sampled_from([b"[" * 100_000, HALF])
+)
 
 
 @QUICK
@@ -162,8 +169,20 @@ def test_any_problem_file_is_read_or_refused_in_one_line(data: bytes) -> None:
         file = Path(folder) / "x.jsonl"
         file.write_bytes(data)
         rows = refused_or_read(lambda: list(read_jsonl(file)))
-        assert rows is None or all(isinstance(row, dict) for _, row in rows)
+        assert rows is None or all(isinstance(row, dict) and dump_row(row).encode() for _, row in rows)
         refused_or_read(lambda: list(JsonlTask(TaskConfig(train=str(file))).problems("train")))
+
+
+def test_half_a_character_is_refused_wherever_a_user_can_give_one(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_bytes(b"{}\n" + HALF)
+    with pytest.raises(DataError, match=r"x\.jsonl line 2: half of a character, '\\ud83d'"):
+        list(read_jsonl(file))
+    (tmp_path / "x.yaml").write_text('generate: {options: {a: "\\ud800"}}')
+    with pytest.raises(ConfigError, match="cannot be written down"):
+        load_recipe(tmp_path / "x.yaml")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        ask("Tom has \udcff apples", 0.5, "embedded", None, [])
 
 
 @QUICK
@@ -227,6 +246,37 @@ def test_every_text_can_be_scored_and_pruned(text: str, unit: Any, atoms: bool, 
 
     refused_or_read(work)
 
+
+@pytest.mark.parametrize("name", sorted(plugins.SCORERS))
+def test_every_scorer_takes_every_text(name: str, model_folder: Path) -> None:
+    """Scores that pruning can use, of texts without words, of one character, of marks that mean something elsewhere."""
+    values: dict[str, Any] = {"model": {"path": str(model_folder), "device": "cpu"}, "score": {"scorer": name}}
+    if name == "llmlingua2":
+        values["score"]["model"] = "embedded"
+    config = check_config(values, "fuzz")
+    prompts = Prompts(load_tokenizer(config.model), config.prompt)
+    scorer, count = make_scorer(config, prompts), token_counter(prompts.tokenizer)
+
+    @settings(parent=QUICK, max_examples=6 if name == "leave_one_out" else 15)
+    @given(
+        st.lists(st.one_of(st.sampled_from([bomb[:80] for bomb in WHOLE]), PIECES, st.text(max_size=40)), max_size=3)
+    )
+    def hold(texts: list[str]) -> None:
+        chains = [text[:160] for text in [*texts, "a", " \n", "<eos><bot>"] if text]
+        asked = [Trajectory(id=str(i), question=one, gold="1", cot=one, tail=one) for i, one in enumerate(chains)]
+        for one, scores in zip(asked, scorer.score(asked), strict=True):
+            bounds = [edge for span in scores.spans for edge in span[:2]]
+            assert bounds == sorted(bounds)
+            assert all(0 <= edge <= len(one.cot) for edge in bounds)
+            half, whole = prune_chain_many(one.cot, scores, (0.5, 1.0), count, config.prune)
+            assert whole.text == one.cot
+            assert half.text == "".join(one.cot[start:end] for start, end in half.kept)
+
+    hold()
+
+
+WHOLE = [bomb for bomb in BOMBS if "\ud800" not in bomb]
+"""Those that a tokenizer takes: half a character never gets that far."""
 
 RATIO = st.one_of(
     st.floats(), st.integers(), st.text(max_size=8), st.sampled_from(["0x1", "1_0", "٠.٥", "1e-9", "nan", "1.00000001"])

@@ -142,6 +142,10 @@ def test_the_first_window_warms_up_and_is_not_timed() -> None:
     assert arm["latency_s"] == pytest.approx(4 / 512)
     assert arm["throughput_per_s"] == pytest.approx(128)
     assert arm["latency_device"] == "cpu"
+    assert arm["latency_warm"] is True
+    alone = metrics.summarise_arm("original", None, rows("1"), rows("1"), timings[:1])
+    assert (alone["latency_s"], alone["latency_warm"]) == (90 / 256, False)
+    assert metrics.summarise_arm("original", None, rows("1"), rows("1"))["latency_warm"] is None
 
 
 def test_ratios_of_problems_agree_with_numpy() -> None:

@@ -18,7 +18,8 @@ import pytest
 from scripted_runs import recipe
 
 from tokenskip import cli, pipeline
-from tokenskip.config import load_recipe
+from tokenskip.config import TrainConfig, load_recipe
+from tokenskip.dataset import FEW_STEPS, few_steps
 from tokenskip.errors import RunError, StageError
 from tokenskip.preview import ask, shared_words
 from tokenskip.store import read_rows
@@ -103,6 +104,27 @@ def test_the_funnel_counts_every_trajectory(whole: tuple[Path, Path]) -> None:
     assert (counts["correct"], counts["truncated"], counts["incorrect"]) == (17, 3, 4)
     assert counts["pruned texts"] == 17 * 3
     assert counts["training rows"] == counts["pruned texts"] - counts["rejected by the verifier"]
+
+
+def test_too_short_a_fine_tuning_is_warned_of(whole: tuple[Path, Path]) -> None:
+    _, path = whole
+    warnings = json.loads((path / "results.json").read_text())["warnings"]
+    rows = sum(1 for _ in read_rows(path / "train.jsonl"))
+    assert any(text.startswith(f"{rows} training rows are {-(-rows // 6)} optimiser steps") for text in warnings)
+
+
+@pytest.mark.parametrize(
+    ("rows", "train", "steps"),
+    [
+        (9600, TrainConfig(batch_size=24, epochs=1), 400),
+        (2401, TrainConfig(batch_size=24, epochs=0.5), 51),
+        (10, TrainConfig(trainer={"max_steps": 400}), 400),
+        (10, TrainConfig(batch_size=4, epochs=3, trainer={"max_steps": -1}), 9),
+    ],
+)
+def test_steps_of_a_fine_tuning(rows: int, train: TrainConfig, steps: int) -> None:
+    assert train.steps(rows) == steps
+    assert (few_steps(rows, train) is None) == (steps >= FEW_STEPS)
 
 
 def test_results_hold_every_arm_with_every_number(whole: tuple[Path, Path]) -> None:

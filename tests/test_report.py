@@ -177,6 +177,35 @@ def test_everything_promised_is_on_the_page(run_dir: Path) -> None:
         assert words in text
     assert "At equal length" in text
     assert "By difficulty" in text
+    assert "tokenskip never writes less when more is asked for" in text
+    for title in ("Off by", "Middle 80%", "p95 tokens", "One by one", "Per second", "Loops", "Token cap"):
+        assert f'<button type="button">{title}</button>' in text
+    front = [row for row in metrics.pareto(make_arms()) if row["on_front"]]
+    assert text.count('title="on the Pareto front"') == len(front) > 0
+
+
+def test_the_conditions_of_the_measurement_are_said() -> None:
+    results = report.complete(make_results())
+    assert report.conditions(results) == (
+        "Times are of the configured backend on a server, a sample's share of its batch, warm-up included where there "
+        "was one batch only."
+    )
+    for arm in results["arms"]:
+        shrinks = arm["arm"] == "truncation"
+        arm |= {"length": "paper" if shrinks else "full", "token_cap": 1024 if shrinks else 2048}
+        arm |= {"latency_device": "cpu", "latency_warm": True}
+    assert report.conditions(results | {"backend": "hf"}) == (
+        "Times are of the hf backend on cpu, a sample's share of its batch, warm-up left out. "
+        "The token cap is 2,048; that of truncation shrinks with the ratio."
+    )
+    assert report.conditions({"arms": []}) == ""
+
+
+def test_a_dial_that_turns_back_is_flagged_on_the_page() -> None:
+    results = report.complete(make_results())
+    (six,) = (arm for arm in results["arms"] if arm["arm"] == "tokenskip" and arm["ratio"] == 0.6)
+    six["achieved_ratio"] = 0.95
+    assert "tokenskip is not monotone: it writes less at some higher ratio" in report.render_html(results)
 
 
 @pytest.mark.parametrize("name", ["curve.png", "ratio.png", "example.png"])

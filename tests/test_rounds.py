@@ -6,18 +6,19 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from scripted_runs import recipe
 from test_pipeline import Kill, Killing
 
-from tokenskip import pipeline
+from tokenskip import controls, pipeline
 from tokenskip.config import RoundsConfig, check_config, load_recipe
 from tokenskip.errors import ConfigError, RunError, StageError
 from tokenskip.generate import complete_samples, repeat_in_passes
 from tokenskip.rounds import choose
-from tokenskip.store import read_rows
+from tokenskip.store import RunFolder, read_rows
 from tokenskip.types import Completion, Problem, Prompt, Sampling, Trajectory
 
 EVALUATE = {"arms": ["original", "tokenskip"], "ratios": [0.8, 1.0], "latency_samples": 0}
@@ -175,6 +176,20 @@ def test_a_run_that_was_evaluated_gets_rounds_beside_it(tmp_path: Path, model_fo
     assert longer == pytest.approx(1 + results["rounds"][0]["train_tokens"] / tokens, abs=1e-3)
     with pytest.raises(RunError, match=r"rounds\.tolerance: 0\.1 -> 0\.2"):
         run(tmp_path / "run", recipe_file, "rounds={count: 1, tolerance: 0.2, adopt: false}", arms)
+
+
+def test_the_longer_control_is_longer_also_where_the_steps_are_fixed(tmp_path: Path, monkeypatch: Any) -> None:
+    settings = {"train": {"epochs": 2, "trainer": {"max_steps": 100}}, "rounds": {"count": 1}}
+    config = check_config(settings, "test")
+    for name, row in (("train.jsonl", {"n_cot_tokens": 10}), ("round-1/round.json", {"train_tokens": 5})):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(row) + "\n", encoding="utf-8")
+    trained: list[Any] = []
+    monkeypatch.setattr(controls, "_train", lambda _job, folder, _rows: trained.append(folder["train"]))
+    folder = RunFolder(tmp_path, config)
+    job: Any = SimpleNamespace(config=config, folder=folder, sub_folder=lambda _name, **changes: changes)
+    controls.train_longer(job)
+    assert [(one.epochs, one.trainer["max_steps"]) for one in trained] == [(3.0, 150)]
 
 
 def test_nothing_near_the_ratio_is_one_line(tmp_path: Path, whole: tuple[Path, Path]) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from tokenskip.config import TaskConfig
 from tokenskip.errors import ConfigError, DataError
 from tokenskip.jsonl import read_jsonl
 from tokenskip.plugins import TASKS, load
+from tokenskip.tasks.choice import Choice
 from tokenskip.tasks.embedded import EmbeddedTask
 from tokenskip.tasks.gsm8k import Gsm8k
 from tokenskip.tasks.jsonl import JsonlTask
@@ -173,6 +175,37 @@ def test_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(caught.value).startswith("openai/gsm8k:main: no local file, and not to be had from the hub")
     assert "HF_HUB_OFFLINE" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+CSQA = {"id": "x1", "question": "Which?", "question_concept": "c", "answerKey": "B"}
+CSQA |= {"choices": {"label": ["A", "B"], "text": ["wood", "iron"]}}
+MMLU = {"question": "Which?", "subject": "physics", "choices": ["wood", "iron", "ice", "air"], "answer": 1}
+
+
+@pytest.mark.parametrize(
+    ("source", "row", "gold", "asked"),
+    [
+        ("tau/commonsense_qa", CSQA, "answerKey", ("tau/commonsense_qa", None, "test")),
+        ("tau/commonsense_qa@validation", CSQA, "answerKey", ("tau/commonsense_qa", None, "validation")),
+        ("cais/mmlu:all", MMLU, "answer", ("cais/mmlu", "all", "test")),
+        ("cais/mmlu:all@auxiliary_train", MMLU, "answer", ("cais/mmlu", "all", "auxiliary_train")),
+    ],
+)
+def test_a_hub_id_may_name_its_configuration_and_split(
+    monkeypatch: pytest.MonkeyPatch, source: str, row: dict[str, Any], gold: str, asked: tuple[Any, ...]
+) -> None:
+    """The rows have the fields and types of the hub's dataset cards."""
+    import datasets
+
+    seen = []
+
+    def load(hub_id: str, configuration: str | None, *, split: str) -> list[dict[str, Any]]:
+        seen.append((hub_id, configuration, split))
+        return [row]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    [problem] = Choice(TaskConfig(name="choice", test=source, fields={"gold": gold})).problems("test")
+    assert (problem.gold, seen) == ("B", [asked])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tokenskip.api import run_recipe, score_texts
     from tokenskip.config import PromptConfig, PruneConfig, RunConfig, load_recipe
     from tokenskip.errors import ConfigError, TokenskipError
     from tokenskip.prompts import add_ratio_control
@@ -35,11 +36,14 @@ __all__ = [
     "load_recipe",
     "load_results",
     "prune_chain",
+    "run_recipe",
+    "score_texts",
     "split_completion",
     "token_counter",
 ]
 
 _MODULES = {
+    "api": ("run_recipe", "score_texts"),
     "config": ("PromptConfig", "PruneConfig", "RunConfig", "load_recipe"),
     "errors": ("ConfigError", "TokenskipError"),
     "prompts": ("add_ratio_control",),

@@ -34,7 +34,11 @@ _BRACES = r"\{[^{}\n]*+\}"
 for _ in range(3):  # braces nested in braces, four deep; possessive, so that a missing brace costs no backtracking
     _BRACES = r"\{(?:[^{}\n]++|" + _BRACES + r")*+\}"
 _SCRIPTS = r"(?:[_^](?:" + _BRACES + r"|\w))*"
+_LINE_MARKER = (  # "Step 1:", "**Step 1:**", "### Step 1", "1.", "2)", "-", "###" where a line begins
+    r"(?:#{1,6}[ \t]+)?(?:\*\*)?(?:[Ss]tep[ \t]+\d+[.):]*|\d{1,3}[.):]+)(?:\*\*)?:?(?=\s|$)|(?:#{1,6}|[-*•])(?=[ \t])"
+)
 _LEX = re.compile(
+    r"(?:\A|[^\S\n\r]*+[\n\r])\s*+(?P<marker>" + _LINE_MARKER + r")|\s*+(?:"
     r"(?P<math>\$\$[^$]{1,2000}\$\$|(?<![\\$])\$(?=[^\s$])[^$\n]{1,400}(?<=\S)\$(?![\d$])"  # "$5 and $6" is money
     r"|\\\((?s:.{1,1000}?)\\\)|\\\[(?s:.{1,2000}?)\\\]|\\begin\{(?P<env>\w+\*?)\}(?s:.{0,4000}?)\\end\{(?P=env)\})"
     r"|(?P<note>[$€£¥]?<<[^<>\n]{0,200}>>)"  # GSM8K's calculator annotations
@@ -43,15 +47,12 @@ _LEX = re.compile(
     r"|(?P<op>\\(?:times|cdot|div|pm|mp|approx|leq?|geq?|neq?|equiv)(?![A-Za-z])|&?[+\-−–*/×÷·∙⋅=<>≤≥≠≈±^→⇒]+)"
     r"|(?P<open>\\left[ ]?[(\[]|[(\[{])|(?P<close>\\right[ ]?[)\]]|[)\]}])"
     r"|(?P<command>\\[A-Za-z]+\*?(?:\[[^\]\n]{0,80}\])?(?:" + _BRACES + r")*" + _SCRIPTS + r")"
-    r"|(?P<call>[A-Za-z_][\w.]*\([^()\n]{0,80}\))"
+    r"|(?P<call>[A-Za-z_][\w.]*+\([^()\n]{0,80}\))"
     r"|(?P<number>(?:\\?[$€£¥])?(?:\d+(?:,\d{3}(?!\d))*(?:\.\d+)?|\.\d+)(?:\\?%|" + _LETTERS + r")?" + _SCRIPTS + r")"
     r"|(?P<verb>(?:plus|minus|times|equals|is|gives|makes|x|X|(?:divided|multiplied)[ ]by)(?!\w|['’\-]\w))"
     r"|(?P<unspaced>[" + _UNSPACED + r"][" + _MARKS + r"]*)"
-    r"|(?P<word>[^\W\d" + _UNSPACED + r"](?:[^\W" + _UNSPACED + r"]|[" + _MARKS + r"]|['’\-](?=[^\W\d_]))*)"
-    r"|(?P<other>([.,;:!?…#*_])\10*|\S(?:[" + _MARKS + r"]|\u200d\S)*)"
-)
-_LINE_MARKER = re.compile(  # "Step 1:", "**Step 1:**", "### Step 1", "1.", "2)", "-", "###" where a line begins
-    r"(?:#{1,6}[ \t]+)?(?:\*\*)?(?:[Ss]tep[ \t]+\d+[.):]*|\d{1,3}[.):]+)(?:\*\*)?:?(?=\s|$)|(?:#{1,6}|[-*•])(?=[ \t])"
+    r"|(?P<word>[^\W\d" + _UNSPACED + r"](?:[^\W" + _UNSPACED + r"]++|[" + _MARKS + r"]|['’\-](?=[^\W\d_]))*+)"
+    r"|(?P<other>[.,;:!?…#*_]|\S(?:[" + _MARKS + r"]|\u200d\S)*))"
 )
 _ABBREVIATIONS = frozenset(("mr.", "mrs.", "ms.", "dr.", "st.", "e.g.", "i.e.", "vs.", "approx.", "no.", "cf."))
 _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)\]*]*$")
@@ -104,10 +105,8 @@ def _cover(text: str, cores: list[Range]) -> list[Range]:
     units: list[Range] = []
     position = 0
     for start, end in cores:
-        begin = position
-        if not position:
-            begin = start
-        elif start > position:
+        begin = position or start
+        if position and start > position and text[position:start] != " ":
             begin = max(text.rfind("\n", position, start), text.rfind("\r", position, start), position - 1) + 1
         if begin > position:
             units.append((position, begin))
@@ -187,7 +186,8 @@ def _atoms(text: str, token_offsets: Sequence[Range] | None) -> list[Range]:
     index = 0
     anchor = -1  # where in `cores` the last word-like end stands that no white space separates from here
     while index < len(lexemes):
-        after = _expression_end(text, lexemes, index)
+        begins = lexemes[index].kind in _BEGINNINGS and not _is_plain_word(lexemes, index)
+        after = _expression_end(text, lexemes, index) if begins else index + 1
         if after - index > 1 and _closes(text, lexemes, after):
             after += 1
         start, end = lexemes[index].start, lexemes[after - 1].end
@@ -204,6 +204,12 @@ def _atoms(text: str, token_offsets: Sequence[Range] | None) -> list[Range]:
     return cores
 
 
+def _is_plain_word(lexemes: list[_Lexeme], index: int) -> bool:
+    """Whether a lexeme is a word that begins no expression: most are, and are not looked at any further."""
+    kind, start, end = lexemes[index]
+    return kind == "word" and end - start > 1 and (index + 1 == len(lexemes) or lexemes[index + 1].kind != "op")
+
+
 def _closes(text: str, lexemes: list[_Lexeme], index: int) -> bool:
     """Whether the lexeme behind an expression is its punctuation mark: kept with it, so that nothing runs into it."""
     if index >= len(lexemes) or lexemes[index].start != lexemes[index - 1].end:
@@ -218,30 +224,15 @@ def _wordlike(character: str) -> bool:
 
 def _lex(text: str, token_starts: set[int] | None) -> list[_Lexeme]:
     lexemes: list[_Lexeme] = []
-    position = 0
-    line_begins = True
-    while position < len(text):
-        if text[position].isspace():
-            line_begins = line_begins or text[position] in "\n\r"
-            position += 1
-            continue
-        marker = _LINE_MARKER.match(text, position) if line_begins else None
-        match = marker or _LEX.match(text, position)
-        assert match is not None, "every character that is not white space begins a lexeme"
-        kind = "label" if marker else str(_kind(match))
-        line_begins = False
-        joins = kind == "unspaced" and token_starts is not None and position not in token_starts
-        if joins and lexemes and lexemes[-1].kind == "unspaced" and lexemes[-1].end == position:
-            lexemes[-1] = _Lexeme(kind, lexemes[-1].start, match.end())
+    for match in _LEX.finditer(text):
+        kind = str(match.lastgroup)
+        start, end = match.span(kind)
+        joins = kind == "unspaced" and token_starts is not None and start not in token_starts
+        if joins and lexemes and lexemes[-1].kind == "unspaced" and lexemes[-1].end == start:
+            lexemes[-1] = _Lexeme(kind, lexemes[-1].start, end)
         else:
-            lexemes.append(_Lexeme(kind, position, match.end()))
-        position = match.end()
+            lexemes.append(_Lexeme(kind, start, end))
     return lexemes
-
-
-def _kind(match: re.Match[str]) -> str | None:
-    kind = match.lastgroup
-    return "math" if kind == "env" else kind
 
 
 def _expression_end(text: str, lexemes: list[_Lexeme], first: int) -> int:
@@ -308,6 +299,8 @@ def _behind_unit_words(text: str, lexemes: list[_Lexeme], index: int) -> int:
 def _gap(text: str, lexemes: list[_Lexeme], index: int) -> int | None:
     """The width of the white space before a lexeme; None where it is too wide, or a new line, to be one expression."""
     begin, end = lexemes[index - 1].end, lexemes[index].start
+    if begin == end:
+        return 0
     return None if end - begin > 2 or "\n" in text[begin:end] or "\r" in text[begin:end] else end - begin
 
 

@@ -243,7 +243,7 @@ def _datasets(config: RunConfig) -> tuple[str | None, str | None]:
     sources = getattr(plugins.load("task", config.task.name, plugins.TASKS), "sources", {})
 
     def hub_id(split: str) -> str | None:
-        named = str(getattr(config.task, split) or sources.get(split) or "").partition(":")[0]
+        named = str(getattr(config.task, split) or sources.get(split) or "").partition("@")[0].partition(":")[0]
         return named if HUB_ID.fullmatch(named) and not Path(named).exists() else None
 
     return hub_id("train"), hub_id("test")

@@ -17,6 +17,7 @@ from tokenskip.commands.compare import compare
 from tokenskip.commands.doctor import doctor
 from tokenskip.commands.export import export
 from tokenskip.commands.merge import merge
+from tokenskip.commands.playground import playground
 from tokenskip.commands.prune import prune
 from tokenskip.commands.push import push
 from tokenskip.commands.rounds import rounds
@@ -192,6 +193,7 @@ def ask(
 
 app.command()(merge)
 app.command(context_settings={"allow_extra_args": True})(serve)
+app.command()(playground)
 app.command()(compare)
 app.command()(doctor)
 app.command()(push)

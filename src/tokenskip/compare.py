@@ -196,6 +196,6 @@ def terminal_table(rows: Sequence[Mapping[str, Any]], first: str) -> Any:
             signed(100 * points),
             num(row["n"]) if row["n"] else "no",
             f"{row['lost']}/{row['gained']}" if row["n"] else "–",
-            num(row["p_value"], 3),
+            "< 0.001" if row["n"] and row["p_value"] < 0.001 else num(row["p_value"], 3),
         )
     return table

@@ -7,6 +7,7 @@ mistake raises `ConfigError` with one line: what was given, what is allowed, and
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -121,7 +122,22 @@ class TrainConfig(Section):
     accumulation: int = Field(1, ge=1, description="micro-batches per step; must divide batch_size")
     max_length: int = Field(2048, ge=8, description="longer rows are counted and left out, never cut")
     save_steps: int = Field(200, ge=1, description="steps between checkpoints")
+    report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = Field(
+        (), description="trackers that get the training's curve and the results, such as [tensorboard]"
+    )
     trainer: dict[str, Any] = Field(default_factory=dict, description="passed to TRL's SFTConfig untouched")
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _one(cls, given: Any) -> Any:
+        return () if given in (None, "none") else (given,) if isinstance(given, str) else given
+
+    def steps(self, rows: int) -> int:
+        """Optimiser steps of a fine-tuning on `rows` rows."""
+        fixed = self.trainer.get("max_steps")
+        if isinstance(fixed, int) and fixed > 0:
+            return fixed
+        return math.ceil(math.ceil(rows / self.batch_size) * self.epochs)
 
 
 class RoundsConfig(Section):
@@ -256,8 +272,11 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
     """`values` as a `RunConfig`; ConfigError with one line naming `source` and the first mistake."""
     try:
         config = RunConfig.model_validate(values)
+        config.model_dump_json()
     except ValidationError as error:
         raise ConfigError(f"{source}: {_first_mistake(error)}") from None
+    except ValueError as error:  # half a character ("\ud800"), or a value that holds itself: no file could
+        raise ConfigError(f"{source}: a value cannot be written down ({error})") from None
     if config.generate.samples > 1 and config.generate.temperature == 0:
         raise ConfigError(f"{source}: generate.samples={config.generate.samples} needs generate.temperature above 0")
     if config.train.batch_size % config.train.accumulation:

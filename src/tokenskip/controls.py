@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from tokenskip.config import RoundsConfig
 from tokenskip.dataset import training_rows
@@ -35,7 +36,11 @@ def train_longer(job: Run) -> None:
     """
     first = trained_tokens(job.folder.require(TRAIN))
     whole = first + sum(info["train_tokens"] for info in round_infos(job.folder))
-    settings = job.config.train.model_copy(update={"epochs": round(job.config.train.epochs * whole / first, 4)})
+    settings = job.config.train
+    changes: dict[str, Any] = {"epochs": round(settings.epochs * whole / first, 4)}
+    if isinstance(fixed := settings.trainer.get("max_steps"), int) and fixed > 0:  # goes before epochs in the trainer
+        changes["trainer"] = {**settings.trainer, "max_steps": round(fixed * whole / first)}
+    settings = settings.model_copy(update=changes)
     _train(job, job.sub_folder("longer", train=settings, rounds=RoundsConfig()), read_rows(job.folder.require(TRAIN)))
 
 

@@ -9,9 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tokenskip.config import TrainConfig
 from tokenskip.prompts import Prompts, ratio_kwargs
 from tokenskip.store import Row
 from tokenskip.types import Trajectory
+
+FEW_STEPS = 400
+"""Optimiser steps below which the embedded model did not learn to obey the ratio (docs/results/ablations.md)."""
+
+
+def few_steps(rows: int, train: TrainConfig) -> str | None:
+    """What to know before trusting the ratio after a fine-tuning on `rows` rows; None where there are enough."""
+    steps = train.steps(rows)
+    if steps >= FEW_STEPS:
+        return None
+    return (
+        f"{rows:,} training rows are {steps:,} optimiser steps: with fewer than {FEW_STEPS} the embedded model did not "
+        "learn to obey the ratio; use more problems (task.train_limit) or epochs (train.epochs)"
+    )
 
 
 def training_rows(trajectory: Trajectory, prompts: Prompts) -> Iterator[Row]:

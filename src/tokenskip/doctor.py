@@ -118,5 +118,3 @@ def _explain(base: str, model: str, status: int, message: str) -> str:
 
 def _with(kwargs: dict[str, str] | None) -> dict[str, Any]:
     return {"chat_template_kwargs": kwargs} if kwargs else {}
-
-

@@ -22,12 +22,14 @@ from rich.text import Text
 from tokenskip import plugins
 from tokenskip.arms import rows_of
 from tokenskip.config import ModelConfig, RunConfig
+from tokenskip.dataset import few_steps
 from tokenskip.errors import DataError
 from tokenskip.estimate import Job, count_parameters, line
 from tokenskip.models import is_here, load_tokenizer, resolve_model
 from tokenskip.objects import check_backend, check_scorer
 from tokenskip.prompts import Prompts
 from tokenskip.tasks._base import is_local
+from tokenskip.tracking import check_trackers
 from tokenskip.types import Problem
 
 PROMPT, TRAINED = "dim", "bold green"
@@ -65,6 +67,7 @@ def dry_run(config: RunConfig) -> None:
     task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
     check_backend(config)
     check_scorer(config)
+    check_trackers(config.train.report_to)
     source = resolve_model(config.model.path, reachable=False)
     train, test = (_data(task, config, split) for split in ("train", "test"))
     here = is_here(source)
@@ -80,6 +83,9 @@ def dry_run(config: RunConfig) -> None:
     prompts = Prompts(load_tokenizer(config.model if here else ModelConfig()), config.prompt)
     lengths = [_show(console, prompts, one, ratio) for one, ratio in zip(train.first, _ratios(config), strict=False)]
     console.print(_sizes(config, train.n, test.n, max(lengths)), highlight=False, soft_wrap=True)
+    few = few_steps(train.n * config.generate.samples * _rows_per_chain(config), config.train) if train.n else None
+    if few:
+        console.print(f"! at most {few}", highlight=False, soft_wrap=True)
     if train.n and test.n:
         console.print(line(_job(config, train.n, test.n, max(lengths), Path(source))), soft_wrap=True)
 
@@ -93,12 +99,17 @@ def _job(config: RunConfig, n_train: int, n_test: int, n_prompt: int, source: Pa
         prompt_tokens=n_prompt,
         completion_tokens=config.generate.max_new_tokens // 2,
         samples=config.generate.samples,
-        rows_per_chain=len(ratios) if config.prune.per_trajectory == "all" else 1,
+        rows_per_chain=_rows_per_chain(config),
         kept=sum(ratios) / len(ratios),
         epochs=config.train.epochs,
+        train_passes=4.0 if config.train.method == "full" else 3.0,
         n_test=n_test,
         n_arms=len(list(rows_of(config.chosen_arms(), config.evaluate.ratios))),
     )
+
+
+def _rows_per_chain(config: RunConfig) -> int:
+    return len(config.prune.ratios) if config.prune.per_trajectory == "all" else 1
 
 
 def _ratios(config: RunConfig) -> tuple[float, ...]:
@@ -146,7 +157,7 @@ def _show(console: Console, prompts: Prompts, problem: Problem, ratio: float) ->
 
 def _sizes(config: RunConfig, n_train: int | None, n_test: int | None, n_prompt: int) -> str:
     cap = config.generate.max_new_tokens
-    per_problem = len(config.prune.ratios) if config.prune.per_trajectory == "all" else 1
+    per_problem = _rows_per_chain(config)
     row = f"a training row has about {n_prompt} prompt tokens and at most {cap:,} of completion"
     if n_train is None:
         return f"as many training problems as the data has; {row}"

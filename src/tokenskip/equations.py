@@ -21,16 +21,16 @@ _MAX_DIGITS = 40
 
 _NOTE = re.compile(r"<<([^<>\n]{0,200})>>")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]{0,300})\}\s*\{([^{}]{0,300})\}")
-_FLATTEN = (
-    (re.compile(r"(?m)^[ \t]*(?:[-*•]|\d{1,3}[.)])[ \t]+"), ""),  # list markers are no signs
-    (re.compile(r"(?<!\d)(?<!\d )\*\*|\*\*(?! ?\d)"), ""),  # bold, unless it is a power
-    (re.compile(r"\\(?:left|right|quad|,|;|!|:|displaystyle)(?![A-Za-z])|\\[()\[\]]|&|\$|[€£¥]"), " "),
-    (re.compile(r"\\(?:text|mathrm|mathbf|boxed|textbf)\s*\{([^{}]{0,300})\}"), r" \1 "),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\%"), "%"),
-    (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "*"),
-    (re.compile(r"\\div(?![A-Za-z])"), "/"),
-    (re.compile(r"\^\s*\{([^{}]{0,100})\}"), r"^(\1)"),
+_FLATTEN = (  # what a text must hold for the pattern to find something, pattern, replacement
+    ("", re.compile(r"(?m)^[ \t]*(?:[-*•]|\d{1,3}[.)])[ \t]+"), ""),  # list markers are no signs
+    ("**", re.compile(r"(?<!\d)(?<!\d )\*\*|\*\*(?! ?\d)"), ""),  # bold, unless it is a power
+    ("", re.compile(r"\\(?:left|right|quad|,|;|!|:|displaystyle)(?![A-Za-z])|\\[()\[\]]|&|\$|[€£¥]"), " "),
+    ("\\", re.compile(r"\\(?:text|mathrm|mathbf|boxed|textbf)\s*\{([^{}]{0,300})\}"), r" \1 "),
+    ("{,}", re.compile(r"\{,\}"), ","),
+    ("\\", re.compile(r"\\%"), "%"),
+    ("\\", re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "*"),
+    ("\\", re.compile(r"\\div(?![A-Za-z])"), "/"),
+    ("^", re.compile(r"\^\s*\{([^{}]{0,100})\}"), r"^(\1)"),
 )
 _TOKEN = re.compile(
     r"(?P<number>(?:\d+(?:,\d{3}(?!\d))*(?:\.\d+)?|\.\d+)%?)"
@@ -42,7 +42,7 @@ _TOKEN = re.compile(
     r"|(?P<equals>(?<![<>!=])=(?!=))"
     r"|(?P<op>\*\*|[+\-−–*/×÷·∙⋅^])"
     r"|(?P<bracket>[(){}\[\]])"
-    r"|(?P<newline>[\r\n]+)|(?P<blank>\s)|(?P<other>.)"
+    r"|(?P<other>\S)"
 )
 _SPELLINGS = {
     "plus": "+", "minus": "-", "times": "*", "equals": "=", "divided by": "/", "multiplied by": "*", "x": "*", "X": "*",
@@ -118,31 +118,36 @@ def _chains(text: str) -> list[list[str]]:
     chains: list[list[str]] = []
     for part in (_NOTE.sub("", text) if notes else text, *notes):
         if "=" in part or "equals" in part:
-            for run in _runs(_flatten(part)):
-                if "=" in run:
-                    sides = " ".join(run).split("=")
-                    chains.append([side.strip() for side in sides])
+            for line in _LINE_END.split(_flatten(part)):  # no equation goes over the end of a line
+                if "=" not in line and "equals" not in line:
+                    continue
+                for run in _runs(line):
+                    if "=" in run:
+                        sides = " ".join(run).split("=")
+                        chains.append([side.strip() for side in sides])
     return chains
 
 
+_LINE_END = re.compile(r"[\r\n]+")
+
+
 def _flatten(text: str) -> str:
-    for pattern, replacement in _FLATTEN:
-        text = pattern.sub(replacement, text)
-    for _ in range(4):  # fractions in fractions
+    for mark, pattern, replacement in _FLATTEN:
+        if mark in text:
+            text = pattern.sub(replacement, text)
+    for _ in range(4 if "\\" in text else 0):  # fractions in fractions
         text, n_found = _FRACTION.subn(r" ((\1)/(\2)) ", text)
         if not n_found:
             break
     return text
 
 
-def _runs(text: str) -> list[list[str]]:
+def _runs(line: str) -> list[list[str]]:
     """Maximal sequences of normalised mathematical tokens; words between an operand and its operator are skipped."""
     runs: list[list[str]] = [[]]
     n_words = 0  # unit words behind the last operand of the current run
-    for match in _TOKEN.finditer(text):
+    for match in _TOKEN.finditer(line):
         kind = match.lastgroup
-        if kind == "blank":
-            continue
         if kind in _MATH:
             joins = kind in ("op", "equals", "verb", "times")
             if n_words and not joins:
@@ -162,6 +167,8 @@ def _ends_operand(token: str) -> bool:
 
 
 def _normal(token: str) -> str:
+    if token.isascii() and token.isdigit():
+        return token
     if token[0] in "0123456789." and len(token) <= _MAX_DIGITS:
         token = token.replace(",", "")
         percent = "%" if token.endswith("%") else ""

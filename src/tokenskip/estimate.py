@@ -1,8 +1,8 @@
 """What a run costs before it is run: tokens, GPU-hours and dollars. Arithmetic; reads only sizes of weights.
 
-Every stage's arithmetic is 2 FLOP per parameter and token of a forward pass (LoRA training: 4 forward passes' worth,
-with activations computed again), over what a GPU really reaches of its peak. `Rates` names each assumption; none of the
-GPU figures is measured here. What runs on CPU cores (grade, prune) is measured by `benchmarks/scale.py`.
+Every stage's arithmetic is 2 FLOP per parameter and token of a forward pass (training: 3 or 4 of them), over what a GPU
+really reaches of its peak. `Rates` names each assumption; none of the GPU figures is measured here. What runs on CPU
+cores (grade, prune) is measured by `benchmarks/scale.py`.
 
     python -m tokenskip.estimate        # the table of docs/scale.md
 """
@@ -22,7 +22,9 @@ class Rates:
     peak_flops: float = 989e12
     """Dense BF16 of an H100 SXM, as its vendor states it."""
     decode_share: float = 0.12
-    """Of the peak, while decoding in large batches with an engine such as vLLM. Assumed."""
+    """Of the peak, while decoding in large batches with an engine such as vLLM. Assumed: of prompts of 100 and
+    completions of 250 tokens an 8B model then writes 5,300 tokens a second. Red Hat's entry to MLPerf Inference v5.1
+    (vLLM 0.10, Llama-3.1-8B in FP8, one H100, offline) has 5,777, with longer prompts."""
     forward_share: float = 0.40
     """Of the peak, while scoring (one forward pass over whole texts). Assumed."""
     train_share: float = 0.35
@@ -46,6 +48,9 @@ class Job:
     rows_per_chain: float = 1.0
     kept: float = 0.75
     epochs: float = 3.0
+    train_passes: float = 3.0
+    """Forward passes' worth of work a token of training: forward, forward again (activations are not kept), and the
+    gradients of activations; 4 where all weights are trained, for these need theirs."""
     n_test: int = 1000
     n_arms: int = 12
 
@@ -79,7 +84,7 @@ def estimate(job: Job, rates: Rates | None = None) -> Cost:
     shares = {
         "generate": rates.decode_share,
         "score": rates.forward_share,
-        "train": rates.train_share / 4,
+        "train": rates.train_share / job.train_passes,
         "evaluate": rates.decode_share,
     }
     flops = 2 * job.n_parameters

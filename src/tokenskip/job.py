@@ -1,7 +1,7 @@
 """A run folder together with the objects that its configuration names: what every stage is handed.
 
-    with Run(Path("runs/mine"), config) as job:
-        pipeline.run(job)
+with Run(Path("runs/mine"), config) as job:
+    pipeline.run(job)
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tokenskip.progress import Progress, Silent
 from tokenskip.prompts import Prompts
 from tokenskip.prune import token_counter
 from tokenskip.store import ADAPTER, JOURNAL, Row, RunFolder, Work, in_turn
+from tokenskip.tracking import check_trackers
 from tokenskip.types import Backend, Problem, Task
 
 
@@ -40,6 +41,7 @@ class Run:
         check_backend(config)
         check_scorer(config)
         check_engine(config.engine)
+        check_trackers(config.train.report_to)
         resolve_model(config.model.path)
         self.folder = RunFolder(path, config)
         self._backends: dict[str, Backend] = {}

@@ -17,7 +17,8 @@ def read_jsonl(path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number (from 1) and object of every line that is not blank.
 
     Raises:
-        DataError: no such file, not text, a line that is not a JSON object, or no line at all.
+        DataError: no such file, not text, a line that is not a JSON object or holds half a character (a surrogate
+            without its other half), or no line at all.
     """
     path = Path(path)
     if not path.is_file():
@@ -43,6 +44,10 @@ def parse_object(text: str, where: str) -> dict[str, Any]:
     """The JSON object in `text`; DataError that begins with `where` otherwise."""
     try:
         value = json.loads(text)
+        if "\\u" in text:  # the only way to half a character, which no file and no tokenizer takes
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: half of a character, {error.object[error.start]!a}") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: malformed JSON at column {error.colno} ({error.msg})") from None
     except (RecursionError, ValueError) as error:  # nested thousands deep; a number of more than 4,300 digits

@@ -214,11 +214,15 @@ def _ratios(
 
 
 def _latency(name: str, ratio: float | None, timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds a sample in the largest batch, and the median of one by one; the first of several windows warms up."""
+    """Seconds a sample in the largest batch, and the median of one by one; the first of several windows warms up.
+
+    `latency_warm` is False where there was one window only, whose time then includes the warm-up.
+    """
     mine = [row for row in timings if row["arm"] == name and row["ratio"] == ratio and row["n"]]
     largest = max((row["batch_size"] for row in mine), default=None)
     batched = [row for row in mine if row["batch_size"] == largest]
     single = [row["seconds"] / row["n"] for row in mine if row["batch_size"] == 1]
+    warm = len(batched) > 1
     batched = batched[1:] or batched
     samples, seconds = sum(row["n"] for row in batched), sum(row["seconds"] for row in batched)
     return {
@@ -226,6 +230,7 @@ def _latency(name: str, ratio: float | None, timings: Sequence[Mapping[str, Any]
         "throughput_per_s": samples / seconds if seconds else None,
         "latency_device": mine[-1].get("device") if mine else None,
         "latency_batch_size": largest,
+        "latency_warm": warm if samples else None,
         "latency_b1_s": float(np.median(single)) if single else None,
     }
 

@@ -87,6 +87,9 @@ def load_model(config: ModelConfig, adapter: Path | None = None, *, fold: bool =
     from transformers import AutoModelForCausalLM
 
     source = resolve_model(config.path)
+    is_peft = adapter is not None and (adapter / "adapter_config.json").exists()
+    if adapter is not None and is_peft and not (adapter / "adapter_model.safetensors").exists():
+        raise ModelError(f"{adapter} has no adapter_model.safetensors (pickled weights are not read)")
     device = pick_device(config.device)
     dtype = {"auto": torch.float32 if device == "cpu" else torch.bfloat16}.get(config.dtype) or getattr(
         torch, config.dtype
@@ -99,7 +102,7 @@ def load_model(config: ModelConfig, adapter: Path | None = None, *, fold: bool =
             use_safetensors=True,
             trust_remote_code=config.trust_remote_code,
         )
-        if adapter is not None and (adapter / "adapter_config.json").exists():
+        if is_peft:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(adapter))
@@ -151,4 +154,5 @@ def _is_cached(hub_id: str) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"{line} Read it; model.trust_remote_code=true then runs it" if "custom code" in line else line

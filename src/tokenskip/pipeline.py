@@ -51,6 +51,7 @@ from tokenskip.store import (
     trajectory_row,
     write_rows,
 )
+from tokenskip.tracking import log_results
 from tokenskip.train import train as train_adapter
 from tokenskip.types import Problem, Sampling, Scores, Trajectory
 
@@ -299,7 +300,7 @@ def report(job: Run) -> Path:
     from tokenskip.report import write_report
     from tokenskip.results import write_results
 
-    write_results(job.folder)
+    log_results(job.config.train.report_to, job.folder.path, write_results(job.folder))
     return write_report(job.folder.path)
 
 

@@ -71,6 +71,8 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
     asked = float(spell_ratio(ratio))
     if not question.strip():
         raise ConfigError("the question is empty")
+    if any("\ud800" <= character <= "\udfff" for character in question):
+        raise ConfigError("the question is not UTF-8 text")
     if adapter is None:
         if base != EMBEDDED:
             raise ConfigError(f"--base {base} needs --adapter DIR (the adapter/ folder of its run)")
@@ -160,4 +162,3 @@ def _panel(title: str, one: Trajectory, seconds: float, kept: Sequence[Sequence[
         text.append(one.dropped or "failed", "red")
     measured = f"{one.n_cot_tokens} CoT tokens, {seconds:.2f} s"
     return Panel(text, title=Text(title), subtitle=measured, title_align="left")
-

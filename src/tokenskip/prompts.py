@@ -199,11 +199,7 @@ class Prompts:
 
     def messages(self, question: str, instruction: str = "") -> tuple[Message, ...]:
         """The chat turns of a question; `instruction` goes behind it, as prompt-only baselines do."""
-        content = self.config.template.replace("{question}", question)
-        if instruction:
-            content = f"{content} {instruction}"
-        system = ({"role": "system", "content": self.config.system},) if self.config.system else ()
-        return (*system, {"role": "user", "content": content})
+        return chat_turns(self.config, question, instruction)
 
     def text(self, messages: Sequence[Message], ratio: float = 1.0) -> str:
         """The rendered prompt, up to and including the beginning of the assistant's turn."""
@@ -233,6 +229,15 @@ class Prompts:
             "boxed": "\n\nThe final answer is \\boxed{",
             "think": "\n</think>\n\n",
         }[self.config.answer]
+
+
+def chat_turns(config: PromptConfig, question: str, instruction: str = "") -> tuple[Message, ...]:
+    """The chat turns of a question; `instruction` goes behind it."""
+    content = config.template.replace("{question}", question)
+    if instruction:
+        content = f"{content} {instruction}"
+    system = ({"role": "system", "content": config.system},) if config.system else ()
+    return (*system, {"role": "user", "content": content})
 
 
 def ratio_kwargs(ratio: float) -> dict[str, str]:

@@ -48,7 +48,7 @@ class TokenCounter(Protocol):
 
 
 class _FastCounter:
-    """Counts with the Rust tokenizer itself: the Python layers around it would take most of the time."""
+    """Counts with the Rust tokenizer itself, without offsets: the rest would take most of the time."""
 
     def __init__(self, tokenizer: Any) -> None:
         backend = tokenizer.backend_tokenizer
@@ -57,7 +57,7 @@ class _FastCounter:
         self._tokenizer.no_truncation()
 
     def __call__(self, text: str) -> int:
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return len(self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0])
 
     def offsets(self, text: str) -> list[Range]:
         return cast("list[Range]", self._tokenizer.encode(text, add_special_tokens=False).offsets)
@@ -83,19 +83,22 @@ class _Chain:
         self.cores: list[int] = []  # where the text of each unit begins
         self.breaks: list[Range | None] = []  # the newlines before each unit
         self.owners: list[int] = []  # the nearest unit, at or before each, that begins with white space
+        self.lines: list[int] = []  # the nearest unit, at or before each, that newlines stand before
         pending: Range | None = None
         for start, end in units:
             piece = cot[start:end]
-            if piece.isspace():
+            inked = len(piece.lstrip())
+            if not inked:
                 pending = (start, end) if self.units else None
                 continue
-            core = end - len(piece.lstrip())
+            core = end - inked
             index = len(self.units)
             own = core > start or pending or not index or piece in _MARKS  # a closing mark clings to what is kept
             self.owners.append(index if own else self.owners[-1])
             self.units.append((start, end))
             self.cores.append(core)
             self.breaks.append(pending)
+            self.lines.append(index if pending else self.lines[-1] if index else -1)
             pending = None
         self.importances = _importances(cot, self.units, scores)
         if config.atoms:
@@ -105,7 +108,7 @@ class _Chain:
         self._counter = counter
         self._counts: dict[int, int] = {}
 
-    def assemble(self, kept: Iterable[int]) -> list[Range]:
+    def assemble(self, kept: Sequence[int]) -> list[Range]:
         """The character ranges of the kept units (indices in reading order) with the white space that joins them."""
         ranges: list[Range] = []
 
@@ -119,17 +122,17 @@ class _Chain:
         previous = -1
         for index in kept:
             start, end = self.units[index]
-            if index == previous + 1:
-                newline = self.breaks[index]
-                if newline:
-                    emit(*newline)
-                emit(start, end)
+            if index == previous + 1 and ranges:  # with what lies between: units and breaks leave nothing out
+                ranges[-1] = (ranges[-1][0], end)
+            elif index == previous + 1:
+                ranges.append((start, end))
             else:
                 owner = self.owners[index]
-                newlines = [gap for gap in self.breaks[previous + 1 : index + 1] if gap] if previous >= 0 else []
-                if newlines:  # at the start of a line only that line's own indentation may stand
+                new_line = self.lines[index] > previous >= 0
+                if new_line:  # at the start of a line only that line's own indentation may stand
+                    newlines = filter(None, self.breaks[previous + 1 : index + 1])
                     emit(*max(newlines, key=lambda gap: gap[1] - gap[0]))
-                if owner > previous >= 0 and bool(newlines) == bool(self.breaks[owner]):
+                if owner > previous >= 0 and new_line == bool(self.breaks[owner]):
                     emit(self.units[owner][0], self.cores[owner])
                 emit(self.cores[index], end)
             previous = index
@@ -185,7 +188,7 @@ def _importances(cot: str, units: Sequence[Range], scores: Scores) -> list[float
 
     A unit that no span touches, or one with a value that is not a number, ranks last.
     """
-    ink = [0, *accumulate(not character.isspace() for character in cot)]
+    blank = [0, *accumulate(map(str.isspace, cot))]
     spans = scores.spans
     importances: list[float] = []
     first = 0
@@ -196,7 +199,8 @@ def _importances(cot: str, units: Sequence[Range], scores: Scores) -> list[float
         index = first
         while index < len(spans) and spans[index].start < end:
             span = spans[index]
-            shared = ink[min(end, span.end)] - ink[max(start, span.start)]
+            first_shared, last_shared = max(start, span.start), min(end, span.end)
+            shared = last_shared - first_shared - (blank[last_shared] - blank[first_shared])
             if shared > 0:
                 weight += shared
                 total += shared * span.value
@@ -212,6 +216,8 @@ def _keep_apart(cot: str, units: Sequence[Range], importances: list[float]) -> N
     Cut to "4 3 + 4 = 7", a line that said "4 more. 3 + 4 = 7" states another equation. What stays is the last
     punctuation mark between the two, or else the word before the equation.
     """
+    if "=" not in cot:
+        return
     pieces = [cot[start:end].strip() for start, end in units]
     for index, piece in enumerate(pieces):
         if "=" not in piece or not _has_digit(piece):
@@ -229,7 +235,7 @@ def _keep_apart(cot: str, units: Sequence[Range], importances: list[float]) -> N
 
 
 def _has_digit(text: str) -> bool:
-    return any(character.isdigit() for character in text)
+    return any(map(str.isdigit, text))
 
 
 _MARKS = frozenset(".,;:!?")

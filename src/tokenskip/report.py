@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenskip.errors import DataError, RunError
-from tokenskip.metrics import arm_label, pareto, prompt_wins, summarise_arm, takes_ratio
+from tokenskip.metrics import arm_label, monotone, pareto, prompt_wins, summarise_arm, takes_ratio
 from tokenskip.pictures import colour, draw_curve, draw_example, draw_ratio
 from tokenskip.segments import HEADLINE_RATIO, sample_view
 
@@ -60,7 +60,7 @@ def complete(results: Mapping[str, Any]) -> dict[str, Any]:
     empty |= {"warnings": [], "samples": [], "problems": []}
     blank = summarise_arm("", None, [], [])
     required = ("arm", "n", "accuracy", "accuracy_low", "accuracy_high", "cot_tokens_mean")
-    blank["about"] = ""
+    blank |= {"about": "", "length": None, "token_cap": None}
     arms = [blank | arm | {key: arm[key] for key in required} for arm in results["arms"]]
     return {**empty, **results, "run": results["run"], "arms": arms}
 
@@ -84,7 +84,9 @@ def render_html(results: Mapping[str, Any]) -> str:
             tiles=tiles(results),
             label=lambda arm: arm_label(arm["arm"], arm["ratio"]),
             takes_ratio=takes_ratio,
-            matched=[row for row in pareto(results["arms"]) if row["advantage"] is not None],
+            matched=pareto(results["arms"]),
+            monotone=monotone(results["arms"]),
+            conditions=conditions(results),
             levels=list(dict.fromkeys(level for arm in results["arms"] for level in arm.get("by_level") or {})),
             widest=max((stage["count"] for stage in results.get("funnel") or []), default=0) or 1,
             samples=[sample_view(sample) for sample in (results.get("samples") or [])[:MAX_SAMPLES]],
@@ -232,6 +234,25 @@ def tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if arm.get("tokens_saved_per_1000") is not None:
         shown.append(("Tokens saved", num(arm["tokens_saved_per_1000"]), "per 1,000 requests"))
     return shown
+
+
+def conditions(results: Mapping[str, Any]) -> str:
+    """What the times were measured on, and how long answers could get: a sentence or two for under the table."""
+    said = []
+    timed = [arm for arm in results["arms"] if arm.get("latency_s") is not None]
+    if timed:
+        device = " and ".join(dict.fromkeys(arm["latency_device"] or "a server" for arm in timed))
+        warm = all(arm.get("latency_warm") for arm in timed)
+        said.append(
+            f"Times are of the {results.get('backend') or 'configured'} backend on {device}, a sample's share of its "
+            f"batch, {'warm-up left out' if warm else 'warm-up included where there was one batch only'}."
+        )
+    caps = {arm["token_cap"] for arm in results["arms"] if arm["length"] == "full"}
+    if len(caps) == 1:
+        shortened = dict.fromkeys(arm["arm"] for arm in results["arms"] if arm["length"] == "paper")
+        less = f"; that of {', '.join(shortened)} shrinks with the ratio" if shortened else ""
+        said.append(f"The token cap is {caps.pop():,}{less}.")
+    return " ".join(said)
 
 
 def table_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:

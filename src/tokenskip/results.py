@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tokenskip.arms import Arm, label, rows_of
+from tokenskip.dataset import few_steps
 from tokenskip.errors import RunError, StageError
 from tokenskip.evaluate import full_cap, read_arm, read_timings
 from tokenskip.importance import word_levels
 from tokenskip.metrics import monotone, pareto, summarise_arm, warnings
 from tokenskip.rounds import round_infos
 from tokenskip.store import (
+    ADAPTER,
     EVAL,
     PRUNED,
     RESULTS,
@@ -76,7 +78,7 @@ def write_results(folder: RunFolder) -> dict[str, Any]:
         "problems": _problems(finished),
     }
     results["word_levels"] = _word_levels(folder, results["problems"])
-    results["warnings"] = warnings(results) + _length_warnings(arms)
+    results["warnings"] = warnings(results) + _length_warnings(arms) + _data_warnings(folder, results["funnel"])
     write_atomically(folder.file(RESULTS), json.dumps(results, ensure_ascii=False, indent=1) + "\n")
     return results
 
@@ -97,6 +99,13 @@ def _length_warnings(arms: Sequence[Mapping[str, Any]]) -> list[str]:
         f"The token cap of {names} shrinks with the ratio (the paper's protocol on MATH), so what they save is partly "
         "truncation: evaluate.length=full separates the two."
     ]
+
+
+def _data_warnings(folder: RunFolder, steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whether the fine-tuning was too short for the ratio to mean anything; `steps` of the funnel."""
+    rows = next((step["count"] for step in steps if step["reason"] == "training rows"), None)
+    few = few_steps(rows, folder.config.train) if rows and folder.file(ADAPTER).exists() else None
+    return [f"{few}."] if few else []
 
 
 def _rounds(folder: RunFolder, arms: Sequence[Mapping[str, Any]]) -> list[Row]:

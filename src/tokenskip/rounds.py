@@ -25,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from tokenskip.config import RoundsConfig, RunConfig
@@ -218,20 +219,30 @@ def choose(
 
 
 def _rows(job: Run, chosen: dict[tuple[str, float], list[Trajectory]], number: int) -> Iterator[Row]:
-    """The run's own rows as far as `rounds.data` keeps them, then the round's, ordered by problem and ratio."""
-    order: dict[str, None] = {}
-    for row in read_rows(job.folder.require(TRAIN)):
-        id = problem_id(row["id"])
-        order.setdefault(id)
-        pruned = row["ratio"] < 1
-        kept = {"replace": not pruned, "join": True, "fill": not pruned or (id, row["ratio"]) not in chosen}
-        if kept[job.config.rounds.data]:
-            yield row
-    place = {id: at for at, id in enumerate(order)}
+    """Per problem the run's own rows as far as `rounds.data` keeps them, then the round's, long ones first.
+
+    A problem's rows stand together as in the run's own file: a training that reads rows in order sees all its ratios
+    side by side in every round. Problems that only the round solved come last.
+    """
     references = {one.problem.id: one.n_cot_tokens for one in _references(job)}
-    for id, ratio in sorted(chosen, key=lambda key: (place.get(key[0], len(place)), key[0], -key[1])):
-        for one in chosen[id, ratio]:
-            yield {**round_row(one, references[id], job.prompts), "round": number}
+    waiting: dict[str, dict[float, list[Trajectory]]] = {}
+    for id, ratio in sorted(chosen, reverse=True):
+        waiting.setdefault(id, {})[ratio] = chosen[id, ratio]
+
+    def own(id: str) -> Iterator[Row]:
+        for several in waiting.pop(id, {}).values():
+            for one in several:
+                yield {**round_row(one, references[id], job.prompts), "round": number}
+
+    for id, rows in groupby(read_rows(job.folder.require(TRAIN)), lambda row: problem_id(row["id"])):
+        for row in rows:
+            pruned = row["ratio"] < 1
+            kept = {"replace": not pruned, "join": True, "fill": not pruned or (id, row["ratio"]) not in chosen}
+            if kept[job.config.rounds.data]:
+                yield row
+        yield from own(id)
+    for id in sorted(waiting):
+        yield from own(id)
 
 
 def _adopt(job: Run) -> None:

@@ -1,6 +1,6 @@
 """A running OpenAI-compatible server, asked in JSON: does it answer, and what does it serve. Standard library only.
 
-    python -c "from tokenskip.server import *; print(served_models(base_url('http://localhost:8000')))"
+python -c "from tokenskip.server import *; print(served_models(base_url('http://localhost:8000')))"
 """
 
 from __future__ import annotations

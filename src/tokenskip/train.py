@@ -25,6 +25,7 @@ from tokenskip.progress import Advance, Progress
 from tokenskip.prompts import Prompts
 from tokenskip.ranks import batch_split, local_rank, rank, world
 from tokenskip.store import ADAPTER, TRAIN, Row, RunFolder, read_rows
+from tokenskip.tracking import tracked, trainer_options
 
 
 def tokenise_row(row: Row, prompts: Prompts) -> dict[str, list[int]]:
@@ -46,7 +47,7 @@ def train(folder: RunFolder, prompts: Prompts, progress: Progress) -> Path:
     rows, n_long = _rows(folder, prompts)
     if not rows:
         raise StageError(f"{folder.path / TRAIN} has no usable rows ({n_long} longer than train.max_length)")
-    with _disk_errors(folder.path):
+    with _disk_errors(folder.path), tracked(folder.path):
         _fit(folder, rows, prompts, progress, out)
     return out
 
@@ -186,7 +187,7 @@ def _arguments(config: RunConfig, checkpoints: Path) -> Any:
         "save_steps": settings.save_steps,
         "save_total_limit": 2,
         "logging_steps": 20,
-        "report_to": "none",
+        **trainer_options(settings.report_to, config.name),
         "disable_tqdm": True,
         "seed": config.seed,
         "data_seed": config.seed,

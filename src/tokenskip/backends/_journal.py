@@ -1,5 +1,4 @@
-"""Answers of windows that are not written yet, kept on disk as they come in: a killed run asks for none of them again.
-"""
+"""Answers of windows that are not written yet, kept on disk as they come: a killed run asks for none of them again."""
 
 from __future__ import annotations
 

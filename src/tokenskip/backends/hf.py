@@ -12,6 +12,8 @@ from typing import Any
 
 from tokenskip.types import Completion, Finish, Prompt, Sampling
 
+_GREEDY: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+
 
 class HfBackend:
     """Completes prompts with a loaded causal LM and its tokenizer, `batch_size` at a time."""
@@ -33,6 +35,34 @@ class HfBackend:
             completions |= zip(batch, self._complete([prompts[i] for i in batch], cap, sampling), strict=True)
         return [completions[i] for i in range(len(prompts))]
 
+    def stream(self, prompt: Prompt, cap: int, *, step: int = 6) -> Iterator[Completion]:
+        """The greedy completion of one prompt as it grows, `step` tokens at a time; the last is what `generate` gives.
+
+        Nothing is computed between two items, so whoever asks for the next one can time it.
+        """
+        import torch
+
+        if refused := self._refused(prompt, cap):
+            yield refused
+            return
+        ids, cache, more = torch.tensor([prompt.token_ids], device=self.model.device), None, True
+        while more:
+            made = ids.shape[1] - len(prompt.token_ids)
+            with torch.inference_mode():
+                out = self.model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    past_key_values=cache,
+                    max_new_tokens=min(step, cap - made),
+                    return_dict_in_generate=True,
+                    **self._ends(),
+                    **_GREEDY,
+                )
+            ids, cache = out.sequences, out.past_key_values
+            done = self._completion(ids[0, len(prompt.token_ids) :].tolist())
+            yield done
+            more = done.finish == "length" and done.n_tokens < cap
+
     def close(self) -> None:
         """Free the model."""
         self.model = None
@@ -44,15 +74,21 @@ class HfBackend:
         by_cap: dict[int, list[int]] = {}
         for i, prompt in enumerate(prompts):
             cap = prompt.max_new_tokens or sampling.max_new_tokens
-            if self.context and len(prompt.token_ids) + cap > self.context:
-                error = f"prompt of {len(prompt.token_ids)} tokens + cap {cap} exceed the context of {self.context}"
-                failed[i] = Completion(text="", n_tokens=0, finish="error", error=error)
+            if refused := self._refused(prompt, cap):
+                failed[i] = refused
             else:
                 by_cap.setdefault(cap, []).append(i)
         for cap in sorted(by_cap):
             order = sorted(by_cap[cap], key=lambda i: (len(prompts[i].token_ids), i))
             for start in range(0, len(order), self.batch_size):
                 yield order[start : start + self.batch_size]
+
+    def _refused(self, prompt: Prompt, cap: int) -> Completion | None:
+        """The error record of a prompt that does not fit the context with its cap."""
+        if not self.context or len(prompt.token_ids) + cap <= self.context:
+            return None
+        error = f"prompt of {len(prompt.token_ids)} tokens + cap {cap} exceed the context of {self.context}"
+        return Completion(text="", n_tokens=0, finish="error", error=error)
 
     def _complete(self, prompts: Sequence[Prompt], cap: int, sampling: Sampling) -> list[Completion]:
         import torch
@@ -63,7 +99,7 @@ class HfBackend:
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt.token_ids) :] = torch.tensor(prompt.token_ids)
             mask[row, width - len(prompt.token_ids) :] = 1
-        options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        options = _GREEDY
         if sampling.temperature > 0:
             options = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
             torch.manual_seed(sampling.seed ^ zlib.crc32(repr([prompt.token_ids for prompt in prompts]).encode()))
@@ -72,11 +108,13 @@ class HfBackend:
                 input_ids=ids.to(self.model.device),
                 attention_mask=mask.to(self.model.device),
                 max_new_tokens=cap,
-                pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=sorted(self.eos_ids),
+                **self._ends(),
                 **options,
             )
         return [self._completion(row) for row in out[:, width:].tolist()]
+
+    def _ends(self) -> dict[str, Any]:
+        return {"pad_token_id": self.tokenizer.pad_token_id, "eos_token_id": sorted(self.eos_ids)}
 
     def _completion(self, ids: list[int]) -> Completion:
         end = next((at for at, token in enumerate(ids) if token in self.eos_ids), None)

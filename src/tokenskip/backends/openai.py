@@ -114,9 +114,7 @@ class OpenAIBackend:
     def close(self) -> None:
         """Nothing to free: connections end with each call of `generate`."""
 
-    async def _ask_all(
-        self, journal: Journal, asked: Sequence[tuple[str, Prompt, Sampling, int]]
-    ) -> list[Completion]:
+    async def _ask_all(self, journal: Journal, asked: Sequence[tuple[str, Prompt, Sampling, int]]) -> list[Completion]:
         gate = asyncio.Semaphore(self.concurrency)
         key = os.environ.get(KEY_VARIABLE, "none")
         async with openai.AsyncOpenAI(
@@ -187,6 +185,7 @@ class OpenAIBackend:
         if text is None or choice.finish_reason not in ("stop", "length", None):
             error = f"no text came back (finish_reason {choice.finish_reason})"
             return Completion(text=text or "", n_tokens=0, finish="error", error=error)
+        text = text.encode("utf-8", "replace").decode()  # JSON can hold half a character; no file and no tokenizer can
         finish: Finish = "length" if choice.finish_reason == "length" else "stop"
         return Completion(text=text, n_tokens=len(self._ids(text)), finish=finish)
 

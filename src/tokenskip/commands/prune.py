@@ -1,6 +1,6 @@
 """`tokenskip prune`: a stage of a run, or a file of one's own, cut by our rule or by the `llmlingua` package's.
 
-    tokenskip prune FILE.jsonl --scorer llmlingua2 --model MODEL --rule llmlingua --ratio 0.5 --ratio 0.7 -o OUT.jsonl
+tokenskip prune FILE.jsonl --scorer llmlingua2 --model MODEL --rule llmlingua --ratio 0.5 --ratio 0.7 -o OUT.jsonl
 """
 
 from __future__ import annotations

@@ -23,10 +23,9 @@ from tokenskip.embedded.measure import accuracy
 from tokenskip.muon import Muon
 
 SIZES: Final[dict[str, dict[str, int]]] = {
+    "xs": {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 1, "intermediate_size": 88},
     "s": {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 176},
-    "m": {"hidden_size": 96, "num_hidden_layers": 5, "num_attention_heads": 3, "intermediate_size": 256},
     "b": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 352},
-    "l": {"hidden_size": 192, "num_hidden_layers": 7, "num_attention_heads": 6, "intermediate_size": 512},
 }
 BATCH_TOKENS: Final = 4096
 LEARNING_RATE: Final = 0.02

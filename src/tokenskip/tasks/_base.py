@@ -26,7 +26,7 @@ class RowsTask:
 
     name = "jsonl"
     numeric = False
-    sources: ClassVar[Mapping[str, str]] = {}  # split -> hub id, or hub id:configuration
+    sources: ClassVar[Mapping[str, str]] = {}  # split -> hub id, as `read_rows` takes it
     columns: ClassVar[Mapping[str, str]] = {role: role for role in ROLES}  # role -> the field that holds it
     options: tuple[str, ...] = ()
 
@@ -109,7 +109,10 @@ def is_local(source: str) -> bool:
 
 
 def read_rows(source: str, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Numbered rows (from 1; the line for .jsonl) of a local file, or of a split of a hub dataset.
+    """Numbered rows (from 1; the line for .jsonl) of a local file, or of a hub dataset.
+
+    A hub dataset is OWNER/NAME, then :CONFIGURATION where it has several, then @SPLIT where the data's split is called
+    otherwise than `split`: `cais/mmlu:all@auxiliary_train`.
 
     Raises:
         DataError: missing, unreachable, malformed or empty.
@@ -154,9 +157,10 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _hub_rows(source: str, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
     from datasets import load_dataset
 
-    hub_id, _, configuration = source.partition(":")
+    named, _, own_split = source.partition("@")
+    hub_id, _, configuration = named.partition(":")
     try:
-        rows = load_dataset(hub_id, configuration or None, split=split)
+        rows = load_dataset(hub_id, configuration or None, split=own_split or split)
     except (OSError, ValueError) as error:  # not found, offline, no such split or configuration
         detail = " ".join(str(error).split())[:160]
         raise DataError(

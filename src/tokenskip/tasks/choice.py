@@ -7,7 +7,11 @@ sees has the choices under it, one `(A) text` a line.
     tokenskip run RECIPE.yaml --set task.name=choice --set task.train=train.jsonl --set task.test=test.jsonl \
         --set task.fields.gold=answerKey
 
-On the hub the test problems of CommonsenseQA have no answers: save its validation split to a file.
+On the hub the test problems of CommonsenseQA have no answers, so its validation split is the test; MMLU's training
+problems are called auxiliary_train:
+
+    --set task.train=tau/commonsense_qa --set task.test=tau/commonsense_qa@validation --set task.fields.gold=answerKey
+    --set task.train=cais/mmlu:all@auxiliary_train --set task.test=cais/mmlu:all
 """
 
 from __future__ import annotations

@@ -1,0 +1,100 @@
+"""Experiment trackers: where `train.report_to` sends the training's curve, and the results of the evaluation.
+
+    pip install 'tokenskip[tensorboard]'
+    tokenskip run mine.yaml --set train.report_to=[tensorboard]      # then: tensorboard --logdir runs/mine/tracking
+
+The trainer's own callbacks log the training. The results are a run of their own, `NAME-results`: one step for each
+ratio, 100 γ, with every number of every arm as `ARM/NUMBER`. TensorBoard writes into the run folder (`tracking/`);
+trackio and wandb log to a project `tokenskip`, as their own variables and settings say (TRACKIO_DIR, WANDB_MODE, …).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tokenskip.errors import ConfigError
+
+FOLDER = "tracking"
+PROJECT = "tokenskip"
+_DIRECTORY = "TENSORBOARD_LOGGING_DIR"  # where transformers' callback writes
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """ConfigError when the package of a tracker is not installed."""
+    for name in names:
+        if find_spec(name) is None:
+            package = "'tokenskip[tensorboard]'" if name == "tensorboard" else name
+            raise ConfigError(f"train.report_to: {name} is not installed: pip install {package}")
+
+
+def trainer_options(names: Sequence[str], run: str) -> dict[str, Any]:
+    """What the trainer's arguments say about tracking."""
+    return {"report_to": list(names) or "none", "run_name": run, "project": PROJECT}
+
+
+@contextmanager
+def tracked(folder: Path) -> Iterator[None]:
+    """The environment of a training whose trackers write under `folder`, unless the user set another place."""
+    ours = {_DIRECTORY: str(folder / FOLDER / "train"), "WANDB_PROJECT": PROJECT}
+    ours = {key: value for key, value in ours.items() if key not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for key in ours:
+            os.environ.pop(key, None)
+
+
+def log_results(names: Sequence[str], folder: Path, results: Mapping[str, Any]) -> None:
+    """Send every number of `results` to the trackers; a second time, TensorBoard's are written anew."""
+    steps = _by_step(results["arms"])
+    for name in names:
+        _LOGGERS[name](f"{results['run']}-results", folder / FOLDER / "results", steps)
+
+
+def _by_step(arms: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
+    """100 γ -> `ARM/NUMBER` -> value, ascending; an arm without a ratio stands at 100."""
+    steps: dict[int, dict[str, float]] = defaultdict(dict)
+    for arm in arms:
+        step = round(100 * (1.0 if arm["ratio"] is None else arm["ratio"]))
+        for key, value in arm.items():
+            if key != "ratio" and isinstance(value, int | float) and not isinstance(value, bool):
+                steps[step][f"{arm['arm']}/{key}"] = float(value)
+    return dict(sorted(steps.items()))
+
+
+def _tensorboard(run: str, folder: Path, steps: Mapping[int, Mapping[str, float]]) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(str(folder)) as writer:
+        for step, numbers in steps.items():
+            for key, value in numbers.items():
+                writer.add_scalar(key, value, step)
+
+
+def _trackio(run: str, folder: Path, steps: Mapping[int, Mapping[str, float]]) -> None:
+    import trackio
+
+    trackio.init(project=PROJECT, name=run, resume="never")
+    for step, numbers in steps.items():
+        trackio.log(dict(numbers), step=step)
+    trackio.finish()
+
+
+def _wandb(run: str, folder: Path, steps: Mapping[int, Mapping[str, float]]) -> None:
+    import wandb
+
+    with wandb.init(project=os.environ.get("WANDB_PROJECT", PROJECT), name=run) as logged:
+        for step, numbers in steps.items():
+            logged.log(dict(numbers), step=step)
+
+
+_LOGGERS = {"tensorboard": _tensorboard, "trackio": _trackio, "wandb": _wandb}
