@@ -8,8 +8,6 @@ from typing import Any
 from tokenskip.report import pct
 
 Results = Mapping[str, Any]
-READS = 0.25
-"""The share of what γ falls that the achieved ratio has to fall: modest, because the fine-tuning is short."""
 KINDS = {"number": "numbers", "operator": "operators", "filler": "fillers", "word": "other words"}
 ABOUT = {
     "corpus": "One threshold per γ for all chains, atoms whole: what the embedded recipes do.",
@@ -163,31 +161,35 @@ def reading(results: Results) -> str:
 
 
 def verdict(trained: Mapping[str, Sequence[Mapping[str, Any]]], default: str) -> list[str]:
-    """Which scorer the default should be. The rule: a model that reads its γ, then accuracy at the smallest γ.
+    """Which scorer the default should be: one that no other beats in both accuracy and length, at the smallest γ.
 
-    A model reads γ when its achieved ratio falls by at least `READS` of what γ falls: one that keeps whole chains
-    whatever it is asked is accurate too.
+    Accuracy alone would crown a model that keeps whole chains whatever it is asked. Where several are left, each
+    shorter or more accurate than the others, nobody wins.
     """
-    dials = {name: [arm for arm in arms if arm["arm"] == "tokenskip"] for name, arms in trained.items()}
-    if not dials:
+    arms = {name: next(arm for arm in own if arm["arm"] == "tokenskip") for name, own in trained.items()}
+    if not arms:
         return []
-    asked = next(iter(dials.values()))[-1]["ratio"] - next(iter(dials.values()))[0]["ratio"]
-    falls = {name: (arms[-1]["achieved_ratio"] - arms[0]["achieved_ratio"]) / asked for name, arms in dials.items()}
-    lines = [
-        "- how far the achieved ratio falls, as a share of what γ falls, after fine-tuning: "
-        + ", ".join(f"**{name}** {falls[name]:.2f}" for name in sorted(falls, key=lambda name: -falls[name]))
+
+    def beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        return bool(one["accuracy"] > other["accuracy"] and one["achieved_ratio"] < other["achieved_ratio"])
+
+    front = [name for name, own in arms.items() if not any(beats(other, own) for other in arms.values())]
+    shown = ", ".join(
+        f"{name} {_accuracy(arms[name])} at {arms[name]['achieved_ratio']:.2f} of the tokens" for name in front
+    )
+    ratio, n = next(iter(arms.values()))["ratio"], next(iter(arms.values()))["n"]
+    same = f"the embedded recipes' default is `{default}`"
+    if len(front) > 1:
+        return [f"- fine-tuned and asked for γ = {ratio:g}, no scorer beats all others: {shown} (n = {n}); {same}"]
+    own = arms[front[0]]
+    beaten = [name for name in arms if beats(own, arms[name])]
+    clear = [name for name in beaten if arms[name]["accuracy_high"] < own["accuracy_low"]]
+    return [
+        f"- **{front[0]} wins**: fine-tuned and asked for γ = {ratio:g} ({shown}; n = {n}) it is more accurate *and* "
+        f"shorter than {', '.join(beaten) or 'nobody'}"
+        + (f", with intervals apart for {', '.join(clear)}" if clear else "")
+        + f"; {same}"
     ]
-    rule = f"γ read, that is a fall of at least {READS:g}, then accuracy at the smallest γ"
-    reads = sorted((name for name in dials if falls[name] >= READS), key=lambda name: -dials[name][0]["accuracy"])
-    if not reads:
-        return [*lines, f"- **no scorer wins** ({rule}): the default of the embedded recipes stays `{default}`"]
-    arm = dials[reads[0]][0]
-    tied = [name for name in reads[1:] if dials[name][0]["accuracy_high"] >= arm["accuracy_low"]]
-    won = f"- **{reads[0]} wins** ({rule}): {_accuracy(arm)} at γ = {arm['ratio']:g}"
-    won += f" (achieved {arm['achieved_ratio']:.2f})"
-    won += f"; {', '.join(tied)} cannot be told apart from it with n = {arm['n']}" if tied else ""
-    same = "It is" if reads[0].partition(":")[0] == default else f"`{default}` is"
-    return [*lines, f"{won}. {same} the default of the embedded recipes"]
 
 
 def _nearest(own: Mapping[str, Any], yardstick: str) -> str:
