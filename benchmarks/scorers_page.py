@@ -161,34 +161,30 @@ def reading(results: Results) -> str:
 
 
 def verdict(trained: Mapping[str, Sequence[Mapping[str, Any]]], default: str) -> list[str]:
-    """Which scorer the default should be: one that no other beats in both accuracy and length, at the smallest γ.
+    """Which scorer the default should be, at the smallest γ: of those that no other beats, the nearest to γ.
 
-    Accuracy alone would crown a model that keeps whole chains whatever it is asked. Where several are left, each
-    shorter or more accurate than the others, nobody wins.
+    To beat is to be more accurate *and* shorter. Accuracy alone would crown a model that keeps whole chains whatever it
+    is asked; what is wanted is a model that does as it is asked.
     """
     arms = {name: next(arm for arm in own if arm["arm"] == "tokenskip") for name, own in trained.items()}
     if not arms:
         return []
 
-    def beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-        return bool(one["accuracy"] > other["accuracy"] and one["achieved_ratio"] < other["achieved_ratio"])
+    def beaten(own: Mapping[str, Any]) -> bool:
+        return any(
+            one["accuracy"] > own["accuracy"] and one["achieved_ratio"] < own["achieved_ratio"] for one in arms.values()
+        )
 
-    front = [name for name, own in arms.items() if not any(beats(other, own) for other in arms.values())]
-    shown = ", ".join(
-        f"{name} {_accuracy(arms[name])} at {arms[name]['achieved_ratio']:.2f} of the tokens" for name in front
-    )
-    ratio, n = next(iter(arms.values()))["ratio"], next(iter(arms.values()))["n"]
-    same = f"the embedded recipes' default is `{default}`"
-    if len(front) > 1:
-        return [f"- fine-tuned and asked for γ = {ratio:g}, no scorer beats all others: {shown} (n = {n}); {same}"]
-    own = arms[front[0]]
-    beaten = [name for name in arms if beats(own, arms[name])]
-    clear = [name for name in beaten if arms[name]["accuracy_high"] < own["accuracy_low"]]
+    def shown(name: str) -> str:
+        return f"{name} {_accuracy(arms[name])} at {arms[name]['achieved_ratio']:.2f} of the tokens"
+
+    front = [name for name, own in arms.items() if not beaten(own)]
+    front.sort(key=lambda name: abs(arms[name]["achieved_ratio"] - arms[name]["ratio"]))
+    own, others = arms[front[0]], ", ".join(map(shown, front[1:])) or "nobody else"
     return [
-        f"- **{front[0]} wins**: fine-tuned and asked for γ = {ratio:g} ({shown}; n = {n}) it is more accurate *and* "
-        f"shorter than {', '.join(beaten) or 'nobody'}"
-        + (f", with intervals apart for {', '.join(clear)}" if clear else "")
-        + f"; {same}"
+        f"- **{front[0]} wins**: fine-tuned on each scorer's cuts and asked for γ = {own['ratio']:g}, its model comes "
+        f"nearest to γ among those that no other beats in accuracy and length at once: {shown(front[0])} "
+        f"(n = {own['n']}); unbeaten too: {others}. The embedded recipes' default is `{default}`"
     ]
 
 
