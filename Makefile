@@ -47,8 +47,8 @@ result-scoring: $(VENV)/slow.stamp
 	$(BIN)/python benchmarks/scoring.py --json runs/scoring.json
 	$(BIN)/python benchmarks/scoring.py --decisions --json runs/scoring-decisions.json
 
-result-scorers: $(VENV)/dev.stamp
-	$(BIN)/python benchmarks/scorers.py --train
+result-scorers: $(VENV)/slow.stamp
+	$(BIN)/python benchmarks/scorers.py
 
 result-scale: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/scale.py --json docs/results/scale.json

@@ -215,20 +215,21 @@ def main() -> None:
     parser.add_argument("--decisions", action="store_true", help="what lower precision changes, instead")
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float16"], help="for --decisions")
     parser.add_argument("--model", default="embedded", help="for --decisions: a trained checkpoint")
-    parser.add_argument("--scorer", default="rule llmlingua", help="for --decisions: that rule, or a scorer's name")
+    parser.add_argument("--scorer", help="for --decisions: a scorer's name (rule llmlingua); for --memory: one of all")
     parser.add_argument("--trained-xlmr", action="store_true", help="for --decisions: fit a small XLM-R to the data")
     parser.add_argument("--memory", action="store_true", help="peak memory of `tokenskip prune FILE`, instead")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     texts = load_texts(args.data, args.texts)
     if args.memory:
-        write({"n_texts": len(texts), "scorers": {scorer: memory(texts, scorer) for scorer in PRUNE}}, args.json)
+        scorers = [args.scorer] if args.scorer else list(PRUNE)
+        write({"n_texts": len(texts), "scorers": {scorer: memory(texts, scorer) for scorer in scorers}}, args.json)
         return
     if args.decisions:
         torch.set_num_threads(args.threads[0])
         with tempfile.TemporaryDirectory() as folder:
             model = str(trained_xlmr(texts, Path(folder))) if args.trained_xlmr else args.model
-            write(changed_decisions(args.scorer, model, texts, args.dtypes), args.json)
+            write(changed_decisions(args.scorer or "rule llmlingua", model, texts, args.dtypes), args.json)
         return
     with tempfile.TemporaryDirectory() as folder:
         path = make_checkpoint(args.size, texts, Path(folder))
