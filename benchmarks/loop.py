@@ -89,7 +89,7 @@ def collect(folder: RunFolder) -> Row:
         {"round": info["round"], "train_tokens": info["train_tokens"], "by_ratio": info["by_ratio"]}
         for info in round_infos(folder)
     ]
-    rows = measured(folder, RATIOS)
+    rows = [row for row in measured(folder, RATIOS) if row["arm"] in ("original", *ARMS)]
     for row in rows:
         if row["arm"] in ARMS and row["arm"] != "tokenskip":
             before, after = (list(read_arm(folder, f"{arm}-{row['ratio']}")) for arm in ("tokenskip", row["arm"]))

@@ -226,6 +226,7 @@ def test_each_size_of_the_family_is_three_to_four_times_the_one_before(scripts: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a minute and a half of one core
 def test_trials_run_whole_and_again_without_work(scripts: dict[str, Any], monkeypatch: Any, tmp_path: Path) -> None:
     trial = ["--limit", "12", "--out", str(tmp_path)]
     scripts["paper"].main([*trial, "--size", "s"])
