@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def fuzz() -> dict[str, Any]:
     shown = pytest(str(TESTS / "test_fuzz.py"), "-q", "--hypothesis-show-statistics")
     drawn: dict[str, int] = {}
     for name, statistics in re.findall(r"test_fuzz\.py::(\w+):\n(.*?)(?=\n\S|\Z)", shown, re.DOTALL):
-        drawn[name] = sum(int(n) for n in re.findall(r"(\d+) (?:passing|failing|invalid) examples", statistics))
+        drawn[name] = sum(int(n) for n in re.findall(r"(\d+) (?:passing|failing|invalid)", statistics))
     passed = re.search(r"(\d+) passed", shown)
     assert passed
     return {"drawn": drawn, "fixed": int(passed.group(1)) - len(drawn)}
@@ -136,36 +137,50 @@ def engines() -> dict[str, Any]:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The measured part of docs/reliability.md."""
-    killed, drawn, ran = result["kills"], result["fuzz"]["drawn"], result["engines"]
-    lines = [
-        f"**Kills.** {sum(killed['by_stage'].values())} kills (-9) of a real process in {killed['runs']} runs, at "
-        f"seeded moments, the same command after each: {killed['files_differing']} files differ from an undisturbed "
-        f"run's, {killed['rows_lost']} rows lost, {killed['rows_doubled']} rows doubled. Besides the "
+    """The measured part of docs/reliability.md: a paragraph for each part that was measured."""
+    shown = {"kills": show_kills, "faults": show_faults, "fuzz": show_fuzz, "engines": show_engines}
+    return "\n\n".join(show(result[name]) for name, show in shown.items() if name in result) + "\n"
+
+
+def show_kills(killed: dict[str, Any]) -> str:
+    """A sentence, and the kills by stage."""
+    stages = killed["by_stage"]
+    return (
+        f"**Kills.** {sum(stages.values())} kills (-9) of a real process in {killed['runs']} runs, at seeded moments, "
+        f"the same command after each: {killed['files_differing']} files differ from an undisturbed run's, "
+        f"{killed['rows_lost']} rows lost, {killed['rows_doubled']} rows doubled. Besides the "
         f"{killed['rows_computed']:,} rows and {killed['steps']:,} training steps of undisturbed runs, "
         f"{killed['rows_computed_again']:,} rows (the windows in flight) and {killed['steps_again']:,} steps (since "
-        "the last checkpoint) were computed again. Kills by stage:",
-        "",
-        "| " + " | ".join(killed["by_stage"]) + " |",
-        "|" + " --: |" * len(killed["by_stage"]),
-        "| " + " | ".join(map(str, killed["by_stage"].values())) + " |",
-        "",
-        "**Faults.** Tests that inject them, all passed:",
-        "",
-        *("| fault | tests |", "| --- | --: |", *(f"| {kind} | {n} |" for kind, n in result["faults"].items())),
-        "",
-        f"**Hostile input.** {sum(drawn.values()):,} inputs drawn for {len(drawn)} properties, and "
-        f"{result['fuzz']['fixed']} fixed cases (bombs, paths, scripts): no traceback, no hang, nothing executed.",
-        "",
-        "**Engines.** Seconds of `generate` with the start of actors and cluster, "
-        f"{ran['rows']} rows, {ran['cores']} cores, load average {ran['load']}:",
-        "",
-    ]
-    seconds = ran["seconds"]
-    labels = list(next(iter(seconds.values())))
-    lines += ["| | " + " | ".join(labels) + " |", "| --- |" + " --: |" * len(labels)]
-    lines += [f"| {title} | " + " | ".join(map(str, row.values())) + " |" for title, row in seconds.items()]
-    return "\n".join(lines) + "\n"
+        f"the last checkpoint) were computed again. Kills by stage:\n\n{grid(list(stages), [list(stages.values())])}"
+    )
+
+
+def show_faults(counts: dict[str, int]) -> str:
+    """A table of kinds."""
+    return "**Faults.** Tests that inject them, all passed:\n\n" + grid(["fault", "tests"], list(counts.items()))
+
+
+def show_fuzz(fuzzed: dict[str, Any]) -> str:
+    """A sentence."""
+    return (
+        f"**Hostile input.** {sum(fuzzed['drawn'].values()):,} inputs drawn for {len(fuzzed['drawn'])} properties, and "
+        f"{fuzzed['fixed']} fixed cases (bombs, paths, scripts): no traceback, no hang, nothing executed."
+    )
+
+
+def show_engines(ran: dict[str, Any]) -> str:
+    """A table of seconds."""
+    rows = [[title, *seconds.values()] for title, seconds in ran["seconds"].items()]
+    return (
+        f"**Engines.** Seconds of `generate` for {ran['rows']} rows with the start of cluster and actors, on "
+        f"{ran['cores']} cores at a load average of {ran['load']}:\n\n"
+        + grid(["", *next(iter(ran["seconds"].values()))], rows)
+    )
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, ["--:"] * len(head), *rows))
 
 
 def fill(page: str, text: str) -> str:
@@ -182,7 +197,6 @@ def main() -> None:
     for name in parser.parse_args().only:
         result[name] = parts[name]()
         RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if parts.keys() <= result.keys():
         PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), markdown(result)), encoding="utf-8")
 
 
