@@ -129,7 +129,8 @@ def distill(
 ) -> Row:
     """A compressor that learned the importance by `teachers` on this run's correct chains; returns its metrics.
 
-    `options` go to every teacher; one named after a teacher holds those of that teacher alone. A teacher's scores stay in `scores-TEACHER.jsonl` of the run folder, so that a second student costs no scoring.
+    `options` go to every teacher; one named after a teacher holds those of that teacher alone. A teacher's scores stay
+    in `scores-TEACHER.jsonl` of the run folder, so that a second student costs no scoring.
     """
     from tokenskip.distill import Settings
     from tokenskip.distill import distill as fit

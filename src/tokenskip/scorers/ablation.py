@@ -3,8 +3,8 @@
     importance(u) = sum_k (m_k(u) - rho_k) (y_k - f(rho_k)) / sum_k (m_k(u) - rho_k)^2,      k = 1 ... subsets
 
 m_k(u): 1 where cut number k keeps the unit, else 0. rho_k: the share of units that cut k keeps, uniform in [0.2, 0.9].
-y_k: how many goal tokens the model would get right by sampling, the mean of p(goal token | question, cut chain) times the
-whole chain's number of goal tokens (a cut may leave fewer lines to begin).
+y_k: how many goal tokens the model would get right by sampling, the mean of p(goal token | question, cut chain) times
+the whole chain's number of goal tokens (a cut may leave fewer lines to begin).
 f: the straight line through the chain's (rho_k, y_k), so that a longer cut's better prediction is no unit's merit.
 
 It is the slope of a linear surrogate over random ablations, as in RISE (arXiv 1806.07421) and ContextCite (2409.00729,
@@ -13,8 +13,8 @@ stand; there "take away 3, so the total drops" loses nothing with either half. H
 pruning will leave. A few dozen subsets rank a chain's units only roughly: the mean over many chains is what is good
 (`tokenskip distill`).
 
-`goal` as in `leave_one_out`. Units that hold answers, numbers or operators of the goal stay in every cut and rank first. Cuts are made by `prune`,
-so that equations stay apart and lines stay lines.
+`goal` as in `leave_one_out`. Units that hold answers, numbers or operators of the goal stay in every cut and rank
+first. Cuts are made by `prune`, so that equations stay apart and lines stay lines.
 
     tokenskip distill RUN --teacher ablation --option goal=steps --pool -o DIR
 """
