@@ -130,7 +130,7 @@ class Ablation(CausalScorer):
 
 def effects(kept: Any, found: Any) -> Any:
     """The importance of every unit, (units,), from `kept` (subsets, units) and `found` (subsets,); 0 if always kept."""
-    share = kept.mean(axis=1)
+    share = kept.mean(axis=1) if kept.size else np.zeros(len(kept))
     spread = share - share.mean()
     slope = spread @ found / max(float(spread @ spread), 1e-12)
     rest = found - found.mean() - slope * spread
