@@ -8,8 +8,6 @@ from typing import Any
 from tokenskip.report import pct
 
 Results = Mapping[str, Any]
-READS = 0.25
-"""The share of what γ falls that the achieved ratio has to fall: modest, because the fine-tuning is short."""
 KINDS = {"number": "numbers", "operator": "operators", "filler": "fillers", "word": "other words"}
 ABOUT = {
     "corpus": "One threshold per γ for all chains, atoms whole: what the embedded recipes do.",
@@ -163,31 +161,31 @@ def reading(results: Results) -> str:
 
 
 def verdict(trained: Mapping[str, Sequence[Mapping[str, Any]]], default: str) -> list[str]:
-    """Which scorer the default should be. The rule: a model that reads its γ, then accuracy at the smallest γ.
+    """Which scorer the default should be, at the smallest γ: of those that no other beats, the nearest to γ.
 
-    A model reads γ when its achieved ratio falls by at least `READS` of what γ falls: one that keeps whole chains
-    whatever it is asked is accurate too.
+    To beat is to be more accurate *and* shorter. Accuracy alone would crown a model that keeps whole chains whatever it
+    is asked; what is wanted is a model that does as it is asked.
     """
-    dials = {name: [arm for arm in arms if arm["arm"] == "tokenskip"] for name, arms in trained.items()}
-    if not dials:
+    arms = {name: next(arm for arm in own if arm["arm"] == "tokenskip") for name, own in trained.items()}
+    if not arms:
         return []
-    asked = next(iter(dials.values()))[-1]["ratio"] - next(iter(dials.values()))[0]["ratio"]
-    falls = {name: (arms[-1]["achieved_ratio"] - arms[0]["achieved_ratio"]) / asked for name, arms in dials.items()}
-    lines = [
-        "- how far the achieved ratio falls, as a share of what γ falls, after fine-tuning: "
-        + ", ".join(f"**{name}** {falls[name]:.2f}" for name in sorted(falls, key=lambda name: -falls[name]))
+
+    def beaten(own: Mapping[str, Any]) -> bool:
+        return any(
+            one["accuracy"] > own["accuracy"] and one["achieved_ratio"] < own["achieved_ratio"] for one in arms.values()
+        )
+
+    def shown(name: str) -> str:
+        return f"{name} {_accuracy(arms[name])} at {arms[name]['achieved_ratio']:.2f} of the tokens"
+
+    front = [name for name, own in arms.items() if not beaten(own)]
+    front.sort(key=lambda name: abs(arms[name]["achieved_ratio"] - arms[name]["ratio"]))
+    own, others = arms[front[0]], ", ".join(map(shown, front[1:])) or "nobody else"
+    return [
+        f"- **{front[0]} wins**: fine-tuned on each scorer's cuts and asked for γ = {own['ratio']:g}, its model comes "
+        f"nearest to γ among those that no other beats in accuracy and length at once: {shown(front[0])} "
+        f"(n = {own['n']}); unbeaten too: {others}. The embedded recipes' default is `{default}`"
     ]
-    rule = f"γ read, that is a fall of at least {READS:g}, then accuracy at the smallest γ"
-    reads = sorted((name for name in dials if falls[name] >= READS), key=lambda name: -dials[name][0]["accuracy"])
-    if not reads:
-        return [*lines, f"- **no scorer wins** ({rule}): the default of the embedded recipes stays `{default}`"]
-    arm = dials[reads[0]][0]
-    tied = [name for name in reads[1:] if dials[name][0]["accuracy_high"] >= arm["accuracy_low"]]
-    won = f"- **{reads[0]} wins** ({rule}): {_accuracy(arm)} at γ = {arm['ratio']:g}"
-    won += f" (achieved {arm['achieved_ratio']:.2f})"
-    won += f"; {', '.join(tied)} cannot be told apart from it with n = {arm['n']}" if tied else ""
-    same = "It is" if reads[0].partition(":")[0] == default else f"`{default}` is"
-    return [*lines, f"{won}. {same} the default of the embedded recipes"]
 
 
 def _nearest(own: Mapping[str, Any], yardstick: str) -> str:

@@ -112,25 +112,25 @@ def test_a_trained_scorer_gets_rows_with_intervals(bench: Any, tmp_path: Path) -
     assert "| random | 0.5 | 6 | " in page
 
 
-def test_the_verdict_asks_for_a_model_that_reads_its_ratio(bench: Any) -> None:
+def test_who_wins_is_unbeaten_and_nearest_to_its_ratio(bench: Any) -> None:
     from scorers_page import verdict
 
-    def arms(accuracy: float, *achieved: float) -> list[dict[str, Any]]:
-        interval = {"accuracy_low": accuracy - 0.05, "accuracy_high": accuracy + 0.05}
+    def arms(accuracy: float, achieved: float) -> list[dict[str, Any]]:
+        row = {"n": 300, "accuracy": accuracy, "accuracy_low": accuracy - 0.05, "accuracy_high": accuracy + 0.05}
+        base = {"arm": "original", "ratio": None, "achieved_ratio": 1.0, **row}
         return [
-            {"arm": "tokenskip", "ratio": ratio, "n": 300, "accuracy": accuracy, "achieved_ratio": got, **interval}
-            for ratio, got in zip(bench.GAMMAS, achieved, strict=True)
+            base,
+            *({"arm": "tokenskip", "ratio": ratio, "achieved_ratio": achieved, **row} for ratio in bench.GAMMAS),
         ]
 
-    best, near, far = (arms(accuracy, 0.6, 0.7, 0.9) for accuracy in (0.8, 0.75, 0.5))
-    deaf = arms(0.99, 0.95, 1, 1)
-    trained = {"deaf": deaf, "near": near, "best: numbers": best, "far": far}
-    falls, won = verdict(trained, "best")
-    assert falls.endswith("**near** 0.75, **best: numbers** 0.75, **far** 0.75, **deaf** 0.13")
-    assert "**best: numbers wins**" in won
-    assert "; near cannot be told apart from it with n = 300. It is the default" in won
-    assert "`deaf` is the default" in verdict(trained, "deaf")[1]
-    assert "**no scorer wins**" in verdict({"deaf": deaf}, "deaf")[1]
+    best, near, far, deaf = arms(0.9, 0.6), arms(0.87, 0.7), arms(0.5, 0.55), arms(0.99, 1.0)
+    [won] = verdict({"deaf": deaf, "near": near, "best": best}, "best")
+    assert "**best wins**" in won
+    assert "best 90.0% [85.0%, 95.0%] at 0.60 of the tokens (n = 300); unbeaten too: deaf 99.0%" in won
+    assert "near" not in won.partition("no other beats")[2]
+    assert won.endswith("default is `best`")
+    assert "**far wins**" in verdict({"far": far, "best": best}, "best")[0]
+    assert verdict({"deaf": deaf}, "best")[0].count("nobody else") == 1
     assert verdict({}, "deaf") == []
 
 

@@ -7,7 +7,9 @@ since upstream weighs a word by its length in OpenAI's tokens. Everything that d
 like a slip: `[CLS]`/`[SEP]` framing for XLM-R (unknown tokens there), SentencePiece's word mark counted as characters,
 truncating percentiles, a strict threshold per chunk, chunks joined without a space, and, for force tokens of several
 pieces, the untrained `[NEWi]` embeddings drawn with seed 42. Newlines and runs of spaces are lost, as they are there;
-`llmlingua2` is the scorer for new work. Upstream chooses its rules by the checkpoint's *name*, we by its model type.
+`llmlingua2` is the scorer for new work. What remains is float32 rounding: two words whose probabilities differ by less
+than 1e-6 may change places, as they may between two machines that both run the package. Upstream chooses its rules by
+the checkpoint's *name*, we by its model type.
 
 Where upstream raises, we return a result or a clear error:
 
