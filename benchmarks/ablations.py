@@ -71,6 +71,8 @@ def _data(n: int) -> Variant:
     return Variant(group="Data", about=f"{n} problems, two epochs", chains=n, settings=("train.epochs=2",))
 
 
+ADAMW = ("train.optimizer=adamw", "train.learning_rate=0.003")
+
 VARIANTS = {
     "base": Variant(group="Base", about="six ratios from 0.5 to 1.0, all weights"),
     "three_ratios": Variant(
@@ -96,11 +98,13 @@ VARIANTS = {
     "concise": Variant(
         group="Chains", about=f"the shortest right chain of {SAMPLES} sampled ones, then pruned", concise=True
     ),
+    "adamw": Variant(group="Weights", about="all weights, AdamW", settings=ADAMW),
     "lora_8": Variant(
-        group="Weights", about="LoRA, rank 8", settings=("train.method=lora", "train.rank=8", "train.alpha=16")
+        group="Weights", about="LoRA, rank 8", settings=("train.method=lora", "train.rank=8", "train.alpha=16", *ADAMW)
     ),
     "lora_32": Variant(
-        group="Weights", about="LoRA, rank 32", settings=("train.method=lora", "train.rank=32", "train.alpha=64")
+        group="Weights", about="LoRA, rank 32",
+        settings=("train.method=lora", "train.rank=32", "train.alpha=64", *ADAMW)
     ),
     **{f"data_{n}": _data(n) for n in (800, 400, 200, 100, 50)},
     "data_100_longer": Variant(

@@ -7,6 +7,7 @@ from typing import Any
 
 from paper_page import table
 
+from tokenskip.dataset import FEW_STEPS
 from tokenskip.report import pct, signed
 
 Results = Mapping[str, Any]
@@ -122,4 +123,5 @@ def data_floor(results: Results) -> str | None:
     if not out:
         return "- Data: every amount that was tried keeps control."
     kept = f"{min(held):,} do" if held else "no amount that was tried does"
-    return f"- Data and time: {max(out):,} steps do not give control of the ratio; {kept}. The run warns below that."
+    warns = f"A run warns below {FEW_STEPS}."
+    return f"- Data and time: {max(out):,} steps do not give control of the ratio; {kept}. {warns}"

@@ -19,8 +19,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tokenskip.progress import Advance
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
@@ -81,7 +85,7 @@ def fuzz() -> dict[str, Any]:
     shown = pytest(str(TESTS / "test_fuzz.py"), "-q", "--hypothesis-show-statistics")
     drawn: dict[str, int] = {}
     for name, statistics in re.findall(r"test_fuzz\.py::(\w+):\n(.*?)(?=\n\S|\Z)", shown, re.DOTALL):
-        drawn[name] = sum(int(n) for n in re.findall(r"(\d+) (?:passing|failing|invalid) examples", statistics))
+        drawn[name] = sum(int(n) for n in re.findall(r"(\d+) (?:passing|failing|invalid)", statistics))
     passed = re.search(r"(\d+) passed", shown)
     assert passed
     return {"drawn": drawn, "fixed": int(passed.group(1)) - len(drawn)}
@@ -98,8 +102,24 @@ def faults() -> dict[str, Any]:
     return counts
 
 
+class Stopwatch:
+    """A `Progress` that notes when it was made and when the first rows came."""
+
+    def __init__(self) -> None:
+        self.start, self.first = time.perf_counter(), 0.0
+
+    @contextmanager
+    def stage(self, name: str, total: int | None) -> Iterator[Advance]:
+        """See `Progress.stage`."""
+
+        def advance(n: int, *, total: int | None = None) -> None:
+            self.first = self.first or (time.perf_counter() if n else 0.0)
+
+        yield advance
+
+
 def engines() -> dict[str, Any]:
-    """Seconds of `generate` on the local engine and on Ray with 1, 2 and 4 workers, start of the actors included."""
+    """Seconds of `generate` on the local engine and on Ray with 1, 2 and 4 workers: to the first window, and behind."""
     from conftest import save_tiny_model
     from scripted_runs import recipe, write_problems
 
@@ -107,7 +127,7 @@ def engines() -> dict[str, Any]:
     from tokenskip.config import load_recipe
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(TESTS)])  # for the actors
-    seconds: dict[str, dict[str, float]] = {}
+    seconds: dict[str, dict[str, tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         waiting = recipe(folder, save_tiny_model(folder / "tiny"), generate={"options": {"pause": 0.5}})
@@ -127,45 +147,62 @@ def engines() -> dict[str, Any]:
                 ]
                 config = load_recipe(file, settings + (engine if workers else []))
                 label = f"Ray, {workers}" if workers else "local"
-                with pipeline.Run(folder / f"{len(seconds)}-{workers}", config) as job:
-                    start = time.perf_counter()
+                watch = Stopwatch()
+                with pipeline.Run(folder / f"{len(seconds)}-{workers}", config, watch) as job:
                     pipeline.generate(job)
-                    seconds[title][label] = round(time.perf_counter() - start, 1)
+                first, last = (moment - watch.start for moment in (watch.first, time.perf_counter()))
+                seconds[title][label] = round(first, 1), round(last - first, 1)
                 print(f"{title}: {label}: {seconds[title][label]} s", flush=True)
     return {"rows": N_ROWS, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "seconds": seconds}
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The measured part of docs/reliability.md."""
-    killed, drawn, ran = result["kills"], result["fuzz"]["drawn"], result["engines"]
-    lines = [
-        f"**Kills.** {sum(killed['by_stage'].values())} kills (-9) of a real process in {killed['runs']} runs, at "
-        f"seeded moments, the same command after each: {killed['files_differing']} files differ from an undisturbed "
-        f"run's, {killed['rows_lost']} rows lost, {killed['rows_doubled']} rows doubled. Besides the "
+    """The measured part of docs/reliability.md: a paragraph for each part that was measured."""
+    shown = {"kills": show_kills, "faults": show_faults, "fuzz": show_fuzz, "engines": show_engines}
+    return "\n\n".join(show(result[name]) for name, show in shown.items() if name in result) + "\n"
+
+
+def show_kills(killed: dict[str, Any]) -> str:
+    """A sentence, and the kills by stage."""
+    stages = killed["by_stage"]
+    return (
+        f"**Kills.** {sum(stages.values())} kills (-9) of a real process in {killed['runs']} runs, at seeded moments, "
+        f"the same command after each: {killed['files_differing']} files differ from an undisturbed run's, "
+        f"{killed['rows_lost']} rows lost, {killed['rows_doubled']} rows doubled. Besides the "
         f"{killed['rows_computed']:,} rows and {killed['steps']:,} training steps of undisturbed runs, "
         f"{killed['rows_computed_again']:,} rows (the windows in flight) and {killed['steps_again']:,} steps (since "
-        "the last checkpoint) were computed again. Kills by stage:",
-        "",
-        "| " + " | ".join(killed["by_stage"]) + " |",
-        "|" + " --: |" * len(killed["by_stage"]),
-        "| " + " | ".join(map(str, killed["by_stage"].values())) + " |",
-        "",
-        "**Faults.** Tests that inject them, all passed:",
-        "",
-        *("| fault | tests |", "| --- | --: |", *(f"| {kind} | {n} |" for kind, n in result["faults"].items())),
-        "",
-        f"**Hostile input.** {sum(drawn.values()):,} inputs drawn for {len(drawn)} properties, and "
-        f"{result['fuzz']['fixed']} fixed cases (bombs, paths, scripts): no traceback, no hang, nothing executed.",
-        "",
-        "**Engines.** Seconds of `generate` with the start of actors and cluster, "
-        f"{ran['rows']} rows, {ran['cores']} cores, load average {ran['load']}:",
-        "",
+        f"the last checkpoint) were computed again. Kills by stage:\n\n{grid(list(stages), [list(stages.values())])}"
+    )
+
+
+def show_faults(counts: dict[str, int]) -> str:
+    """A table of kinds."""
+    return "**Faults.** Tests that inject them, all passed:\n\n" + grid(["fault", "tests"], list(counts.items()))
+
+
+def show_fuzz(fuzzed: dict[str, Any]) -> str:
+    """A sentence."""
+    return (
+        f"**Hostile input.** {sum(fuzzed['drawn'].values()):,} inputs drawn for {len(fuzzed['drawn'])} properties, and "
+        f"{fuzzed['fixed']} fixed cases (bombs, paths, scripts): no traceback, no hang, nothing executed."
+    )
+
+
+def show_engines(ran: dict[str, Any]) -> str:
+    """A table of seconds."""
+    rows = [
+        [title, *(f"{first} + {rest}" for first, rest in seconds.values())] for title, seconds in ran["seconds"].items()
     ]
-    seconds = ran["seconds"]
-    labels = list(next(iter(seconds.values())))
-    lines += ["| | " + " | ".join(labels) + " |", "| --- |" + " --: |" * len(labels)]
-    lines += [f"| {title} | " + " | ".join(map(str, row.values())) + " |" for title, row in seconds.items()]
-    return "\n".join(lines) + "\n"
+    return (
+        f"**Engines.** Seconds of `generate` for {ran['rows']} rows on {ran['cores']} cores at a load average of "
+        f"{ran['load']}: up to the first window of rows (imports, cluster, actors, models), and behind it:\n\n"
+        + grid(["", *next(iter(ran["seconds"].values()))], rows)
+    )
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, ["--:"] * len(head), *rows))
 
 
 def fill(page: str, text: str) -> str:
@@ -182,7 +219,6 @@ def main() -> None:
     for name in parser.parse_args().only:
         result[name] = parts[name]()
         RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if parts.keys() <= result.keys():
         PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), markdown(result)), encoding="utf-8")
 
 

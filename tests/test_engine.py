@@ -122,7 +122,9 @@ def test_what_the_work_raises_is_raised_here(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_engine_is_named_in_every_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_recipe(None).engine.name == "local"
     assert load_recipe(None, ["engine=ray"]).engine.name == "ray"
-    assert load_recipe(None, ["engine=ray", "engine.workers=3"]).engine.workers == 3
+    for settings in (["engine=ray", "engine.workers=3"], ["engine.workers=3", "engine=ray"]):
+        engine = load_recipe(None, settings).engine
+        assert (engine.name, engine.workers) == ("ray", 3)
     assert load_recipe(None, ["engine.workers=3", "engine.name=ray"]).engine.name == "ray"
     for wrong in ("engine=spark", "engine.workers=0", "engine.gpus_per_worker=-1", "engine.cpus_per_worker=0"):
         with pytest.raises(ConfigError, match="engine"):

@@ -49,6 +49,18 @@ def test_the_page_of_reliability_shows_what_was_measured() -> None:
     result = json.loads((PAGE.parent / "results" / "scale.json").read_text(encoding="utf-8"))
     assert benchmark.markdown(result) in (PAGE.parent / "reliability.md").read_text(encoding="utf-8")
     assert result["peak_rss_mib"] < 1024
+    seconds = sum(1 / result["rows_per_cpu_s"][stage] for stage in ("grade", "score", "prune"))
+    assert Rates().cpu_rows_per_s == round(1 / seconds)
+
+
+def test_the_page_of_reliability_shows_what_was_counted() -> None:
+    benchmark = load(PAGE.parents[1] / "benchmarks" / "reliability.py")
+    result = json.loads((PAGE.parent / "results" / "reliability.json").read_text(encoding="utf-8"))
+    page = (PAGE.parent / "reliability.md").read_text(encoding="utf-8")
+    assert benchmark.fill(page, benchmark.markdown(result)) == page
+    killed = result["kills"]
+    assert sum(killed["by_stage"].values()) >= 20
+    assert killed["rows_lost"] == killed["rows_doubled"] == killed["files_differing"] == 0
 
 
 def test_the_benchmark_runs_the_real_stages(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,9 @@ def test_ctrl_c_on_the_real_command(tmp_path: Path, model_folder: Path) -> None:
     recipe_file = recipe(tmp_path, model_folder, generate={"options": {"pause": 1.0}})
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCES, TESTS])}
     command = [sys.executable, "-m", "tokenskip", "run", str(recipe_file), "--out", str(tmp_path / "run")]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+    pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell are born deaf
+    with subprocess.Popen(command, env=environment, preexec_fn=heard, **pipes) as run:
         file = tmp_path / "run" / "completions.jsonl"
         while not (file.exists() and file.stat().st_size):
             assert run.poll() is None

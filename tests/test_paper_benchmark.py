@@ -157,10 +157,12 @@ def test_the_loop_shows_what_is_there(scripts: dict[str, Any]) -> None:
     loop = scripts["loop"]
     check = {"asked": 0.55, "prompted": 0.5, "before": 0.6, "after": 0.56, "accuracy_before": 0.9,
              "accuracy_after": 0.8}  # fmt: skip
-    calibration = {"n_fit": 150, "n_check": 150, "checks": [check], "out_of_reach": [0.4], "error_before": 0.05,
+    calibration = {"n_fit": 150, "n_check": 150, "checks": [check],
+                   "measured": [{"prompted": 0.5, "achieved": 0.56}], "out_of_reach": [0.4], "error_before": 0.05,
                    "error_after": 0.01}  # fmt: skip
     results = {"calibration": calibration, "beyond": "refused: ratio 0.15 is outside", "rounds": [], "rows": []}
     text = loop.page(results)
+    assert "| 0.5 |\n| --: |\n| 0.560 |" in text
     assert "| 0.55 | 0.600 | 0.5 | 0.560 | 90.0% | 80.0% |" in text
     assert "0.050 before, 0.010 through the map" in text
     nothing = calibration | {"checks": [], "error_before": None, "error_after": None}
@@ -224,6 +226,7 @@ def test_each_size_of_the_family_is_three_to_four_times_the_one_before(scripts: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a minute and a half of one core
 def test_trials_run_whole_and_again_without_work(scripts: dict[str, Any], monkeypatch: Any, tmp_path: Path) -> None:
     trial = ["--limit", "12", "--out", str(tmp_path)]
     scripts["paper"].main([*trial, "--size", "s"])

@@ -157,7 +157,7 @@ def distill(
     encoder: Annotated[str | None, typer.Option(help="Encoder to start from (default: tiny, from scratch).")] = None,
     epochs: Annotated[float, typer.Option(min=0.1, help="Passes over the chains.")] = 3.0,
     pool: Annotated[bool, typer.Option("--pool", help="A word is as important wherever it stands.")] = False,
-    option: Annotated[list[str] | None, typer.Option(help="key=value for the teachers; may repeat.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="key=value or TEACHER.key=value; may repeat.")] = None,
 ) -> None:
     """Train a compressor of your own on a run's chains; use it as --set score.scorer=llmlingua2 score.model=DIR."""
     from tokenskip import pipeline

@@ -327,6 +327,8 @@ def lay_over(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise ConfigError(f"--set {_short(override)!r}: {_short(section)!r} is not a section")
+    if key.strip() == "engine" and isinstance(value, str) and isinstance(values.get("engine"), dict):
+        values, last = values["engine"], "name"  # its other settings stay
     values[last] = value
 
 

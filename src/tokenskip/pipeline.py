@@ -129,14 +129,17 @@ def distill(
 ) -> Row:
     """A compressor that learned the importance by `teachers` on this run's correct chains; returns its metrics.
 
-    A teacher's scores stay in `scores-TEACHER.jsonl` of the run folder, so that a second student costs no scoring.
+    `options` go to every teacher; one named after a teacher holds those of that teacher alone. A teacher's scores stay
+    in `scores-TEACHER.jsonl` of the run folder, so that a second student costs no scoring.
     """
     from tokenskip.distill import Settings
     from tokenskip.distill import distill as fit
 
     configs = {}
+    shared = {key: value for key, value in options.items() if key not in teachers}
     for teacher in teachers:
-        score_config = job.config.score.model_copy(update={"scorer": teacher, "model": None, "options": options})
+        chosen = {**shared, **options.get(teacher, {})}
+        score_config = job.config.score.model_copy(update={"scorer": teacher, "model": None, "options": chosen})
         config = job.config.model_copy(update={"score": score_config})
         check_scorer(config)
         configs[f"scores-{teacher.rpartition(':')[2]}.jsonl"] = config

@@ -24,8 +24,8 @@ from tokenskip.errors import ConfigError, DataError, ModelError, unknown_name
 from tokenskip.types import Scores, Span, Trajectory
 
 Render = Callable[[Trajectory], list[int]]
-Goal = Literal["answer", "numbers", "equations", "chain"]
-GOALS = ("answer", "numbers", "equations", "chain")
+Goal = Literal["answer", "numbers", "equations", "steps", "chain"]
+GOALS = ("answer", "numbers", "equations", "steps", "chain")
 _OPERATORS = frozenset("+-−–*/×÷·=<>^%")
 IGNORE = -100
 _ROWS = 2048  # rows of logits that are turned into float32 log-probabilities at once
@@ -51,8 +51,9 @@ class Encoded:
         """Positions in `ids` of the tokens that `goal` consists of, as far as they begin at character `after` or later.
 
         answer: the tokens of the answer. numbers: those, and every token of the CoT with a digit. equations: those, and
-        every one that is an operator (a step goes wrong by its sign as often as by its numbers). chain: the answer
-        and every token of the CoT. The prompt is never part of a goal.
+        every one that is an operator (a step goes wrong by its sign as often as by its numbers). steps: those, and what
+        every line begins with (another step, or the end). chain: the answer and every token of the CoT. The prompt is
+        never part of a goal.
         """
         positions = []
         low, high = self.answer
@@ -61,10 +62,17 @@ class Encoded:
             if start < self.n_cot_chars and goal != "answer":
                 token = self.text[start:end]
                 wanted = wanted or goal == "chain" or any(c.isdigit() for c in token)
-                wanted = wanted or (goal == "equations" and token.strip() in _OPERATORS)
+                wanted = wanted or (goal in ("equations", "steps") and token.strip() in _OPERATORS)
+            wanted = wanted or (goal == "steps" and _begins_line(self.text, start, end))
             if wanted and start >= after:
                 positions.append(self.n_prompt + index)
         return positions
+
+
+def _begins_line(text: str, start: int, end: int) -> bool:
+    """Whether the first character of text[start:end] that is no white space is the first such one behind a newline."""
+    core = start + len(text[start:end]) - len(text[start:end].lstrip())
+    return core < end and text[:core].rstrip(" \t").endswith("\n")
 
 
 def check_choice(kind: str, given: str, allowed: Sequence[str]) -> None:

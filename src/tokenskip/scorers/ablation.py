@@ -3,7 +3,8 @@
     importance(u) = sum_k (m_k(u) - rho_k) (y_k - f(rho_k)) / sum_k (m_k(u) - rho_k)^2,      k = 1 ... subsets
 
 m_k(u): 1 where cut number k keeps the unit, else 0. rho_k: the share of units that cut k keeps, uniform in [0.2, 0.9].
-y_k: the goal tokens that the model would get right by sampling, the sum of p(goal token | question, cut chain).
+y_k: how many goal tokens the model would get right by sampling, the mean of p(goal token | question, cut chain) times
+the whole chain's number of goal tokens (a cut may leave fewer lines to begin).
 f: the straight line through the chain's (rho_k, y_k), so that a longer cut's better prediction is no unit's merit.
 
 It is the slope of a linear surrogate over random ablations, as in RISE (arXiv 1806.07421) and ContextCite (2409.00729,
@@ -12,10 +13,10 @@ stand; there "take away 3, so the total drops" loses nothing with either half. H
 pruning will leave. A few dozen subsets rank a chain's units only roughly: the mean over many chains is what is good
 (`tokenskip distill`).
 
-`goal` as in `leave_one_out`. Units that hold goal tokens stay in every cut and rank first. Cuts are made by `prune`,
-so that equations stay apart and lines stay lines.
+`goal` as in `leave_one_out`. Units that hold answers, numbers or operators of the goal stay in every cut and rank
+first. Cuts are made by `prune`, so that equations stay apart and lines stay lines.
 
-    tokenskip distill RUN --teacher ablation --option goal=equations --pool -o DIR
+    tokenskip distill RUN --teacher ablation --option goal=steps --pool -o DIR
 """
 
 from __future__ import annotations
@@ -88,11 +89,12 @@ class Ablation(CausalScorer):
         for batch in batches([len(cut.ids) for cut in cuts], self.batch_tokens):
             for index, row in zip(batch, token_logprobs(self.model, [cuts[i] for i in batch]), strict=True):
                 goal = cuts[index].goal_positions(self.goal)
-                found[index] = sum(math.exp(row[position - cuts[index].n_prompt]) for position in goal)
+                found[index] = sum(math.exp(row[position - cuts[index].n_prompt]) for position in goal) / len(goal)
         results = []
         for i, (whole, (units, fixed), kept) in enumerate(zip(wholes, chains, masks, strict=True)):
-            values = effects(kept, found[i * self.subsets : (i + 1) * self.subsets])
-            values[fixed] = len(whole.goal_positions(self.goal))  # no effect can be larger
+            n_goal = len(whole.goal_positions(self.goal))
+            values = effects(kept, n_goal * found[i * self.subsets : (i + 1) * self.subsets])
+            values[fixed] = n_goal  # no effect can be larger
             spans = (Span(start, end, float(value)) for (start, end), value in zip(units, values, strict=True))
             results.append(Scores(scorer=self.name, spans=tuple(spans)))
         return results
@@ -102,7 +104,8 @@ class Ablation(CausalScorer):
         offsets = list(whole.offsets[: whole.n_cot_tokens])
         ranges = split_units(cot, "token", True, offsets if has_unspaced_script(cot) else None)
         cores = [(end - len(cot[start:end].lstrip()), end) for start, end in ranges if cot[start:end].strip()]
-        goal = [whole.offsets[position - whole.n_prompt] for position in whole.goal_positions(self.goal)]
+        held: Goal = "equations" if self.goal == "steps" else self.goal  # the word that begins a line may well go
+        goal = [whole.offsets[position - whole.n_prompt] for position in whole.goal_positions(held)]
         fixed = [any(start < high and low < end for low, high in goal) for start, end in cores]
         return cores, np.array(fixed, dtype=bool)
 
@@ -127,7 +130,7 @@ class Ablation(CausalScorer):
 
 def effects(kept: Any, found: Any) -> Any:
     """The importance of every unit, (units,), from `kept` (subsets, units) and `found` (subsets,); 0 if always kept."""
-    share = kept.mean(axis=1)
+    share = kept.mean(axis=1) if kept.size else np.zeros(len(kept))
     spread = share - share.mean()
     slope = spread @ found / max(float(spread @ spread), 1e-12)
     rest = found - found.mean() - slope * spread

@@ -10,7 +10,8 @@ One forward and one backward pass a batch; no weight receives a gradient. Deviat
 - `goal="numbers"`: the goal is the answer *and* every later token of the chain with a digit in it. The answer of a
   worked chain can mostly be copied from its last line, so the answer alone hardly depends on the steps before; the
   numbers in between do. On a small reasoner this ranked digits and operators above the rest far more often than the
-  paper's goal did. `goal="chain"`: the answer and every later token. Both are divided by how many goal tokens stand
+  paper's goal did. `goal="equations"` adds operators, `goal="steps"` also what later lines begin with, `goal="chain"`
+  is the answer and every later token. Values are divided by how many goal tokens stand
   behind t: a token is not important because much comes after it, and a chain is not thinned towards its end only.
 - `grad_x_input=True`: |<gradient, h_t>|, the first-order change when h_t is set to zero, in place of the norm.
 - The threshold that follows the model's entropy (the paper's second half, ADS) is not here: a ratio decides.
