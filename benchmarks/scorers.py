@@ -303,7 +303,7 @@ def collect(bench: Bench, names: Sequence[str], train: bool) -> dict[str, Any]:
         "compressor": digest(compressor_path()),
         "n_chains": len(bench.chains),
         "n_reference": min(bench.n_reference, len(bench.chains)),
-        "default": bench.config.score.scorer,
+        "default": bench.training.score.scorer,
         "gammas": list(GAMMAS),
         "fillers": sorted(FILLERS),
         "example": {"question": example.question, "cot": example.cot, "llmlingua": bench.package_example()},

@@ -167,8 +167,8 @@ def verdict(trained: Mapping[str, Sequence[Mapping[str, Any]]], default: str) ->
     is asked; what is wanted is a model that does as it is asked.
     """
     arms = {name: next(arm for arm in own if arm["arm"] == "tokenskip") for name, own in trained.items()}
-    if not arms:
-        return []
+    if default not in arms:
+        return [f"- no verdict: nothing was fine-tuned on the cuts of the default, `{default}`"]
 
     def beaten(own: Mapping[str, Any]) -> bool:
         return any(
@@ -184,7 +184,8 @@ def verdict(trained: Mapping[str, Sequence[Mapping[str, Any]]], default: str) ->
     return [
         f"- **{front[0]} wins**: fine-tuned on each scorer's cuts and asked for γ = {own['ratio']:g}, its model comes "
         f"nearest to γ among those that no other beats in accuracy and length at once: {shown(front[0])} "
-        f"(n = {own['n']}); unbeaten too: {others}. The embedded recipes' default is `{default}`"
+        f"(n = {own['n']}, {len(arms)} scorers fine-tuned); unbeaten too: {others}. The embedded recipes' default is "
+        f"`{default}`"
     ]
 
 
