@@ -9,7 +9,6 @@ import re
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -177,36 +176,24 @@ def trained(checkpoints, tmp_path_factory) -> dict[str, str]:
     return made
 
 
-def nudged(rule: LLMLinguaRule, text: str, rate: float) -> set[str]:
-    """What the rule returns when float32 had rounded otherwise: two words may be as good as equally probable."""
-    exact, rng, found = rule.keep_probabilities, np.random.default_rng(0), set()
-    for _ in range(40):
-        rule.keep_probabilities = lambda rows, masks: (
-            (i, keep + rng.uniform(-1e-6, 1e-6, len(keep)).astype(np.float32)) for i, keep in exact(rows, masks)
-        )
-        found.add(rule.compress([text], [rate])[0][0])
-    rule.keep_probabilities = exact
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("family", ["xlmr", "bert"])
 def test_solutions_are_cut_as_the_package_does(trained, counting, family, options):
+    """In float64: in float32 two words can be so nearly equally probable that the order of a sum decides."""
     pytest.importorskip("llmlingua")
     rates = (0.5, 0.6, 0.7, 0.8, 0.9)
     cases = solutions(160)[60:]
     cases.append("\n".join(cases[:6]))  # several chunks
     rule = LLMLinguaRule(trained[family], device="cpu", **OPTIONS[options])
-    ours, theirs = rule.compress(cases, rates), reference(trained[family], counting)
-    rounded = 0
+    theirs = reference(trained[family], counting)
+    rule.model.double()
+    theirs.model.double()
+    ours = rule.compress(cases, rates)
     for text, row in zip(cases, ours, strict=True):
         for rate, mine in zip(rates, row, strict=True):
             expected = theirs.compress_prompt(text, rate=rate, **OPTIONS[options])["compressed_prompt"]
-            if mine != expected:
-                assert expected in nudged(rule, text, rate), (text, rate)
-                rounded += 1
-    assert rounded <= 2, "of 505"
+            assert mine == expected, (text, rate)
     assert all(len(set(row)) == len(rates) for row in ours), "every rate cuts otherwise"
 
 

@@ -221,6 +221,15 @@ def token_logprobs(model: Any, items: Sequence[Encoded]) -> list[list[float]]:
     return rows
 
 
+def logprobs_in_batches(model: Any, items: Sequence[Encoded], batch_tokens: int) -> list[list[float]]:
+    """`token_logprobs` of any number of items, in their order."""
+    rows: list[list[float]] = [[] for _ in items]
+    for batch in batches([len(item.ids) for item in items], batch_tokens):
+        for index, row in zip(batch, token_logprobs(model, [items[i] for i in batch]), strict=True):
+            rows[index] = row
+    return rows
+
+
 def gather_logprobs(logits: Any, targets: Any) -> Any:
     """log softmax(logits)[target] in float32, (rows,); never more than `_ROWS` rows of float32 at a time."""
     parts = [

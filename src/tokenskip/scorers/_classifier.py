@@ -58,7 +58,7 @@ class Classifier:
     def keep_probabilities(
         self, rows: Sequence[Sequence[int]], masks: Sequence[Sequence[int]] | None = None
     ) -> Iterator[tuple[int, Any]]:
-        """(index, p(keep) of each token as a float32 numpy array), longest rows first.
+        """(index, p(keep) of each token as a numpy array, float32 or finer), longest rows first.
 
         `rows` are whole inputs, framing included; `masks` hides single tokens of them from attention.
         """
@@ -75,7 +75,7 @@ class Classifier:
             batch = [which[i] for i in group]
             with torch.inference_mode():
                 logits = packed_logits(self.model, [rows[i] for i in batch])
-                keep = torch.softmax(logits.float(), dim=-1)[:, 1].cpu()
+                keep = _keep(logits)
             for index, own in zip(batch, keep.split([len(rows[i]) for i in batch]), strict=True):
                 yield index, own.numpy()
 
@@ -93,9 +93,14 @@ class Classifier:
             with torch.inference_mode():
                 device = self.model.device
                 logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-                keep = torch.softmax(logits.float(), dim=-1)[..., 1].cpu().numpy()
+                keep = _keep(logits).numpy()
             for i, index in enumerate(batch):
                 yield index, keep[i, : len(rows[index])]
+
+
+def _keep(logits: Any) -> Any:
+    """p(keep) on the CPU, in float32 at least."""
+    return torch.softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))[..., 1].cpu()
 
 
 def _load(path: str, tokenizer: Any, device: str, dtype: str, revision: str | None) -> tuple[Any, Any]:

@@ -39,11 +39,10 @@ from tokenskip.scorers._causal import (
     CausalScorer,
     Encoded,
     Goal,
-    batches,
     check_choice,
     encode,
+    logprobs_in_batches,
     need_answers,
-    token_logprobs,
 )
 from tokenskip.types import Scores, Span, Trajectory
 
@@ -86,10 +85,11 @@ class Ablation(CausalScorer):
             masks.append(kept)
             cuts += [encode(trajectory, self.tokenizer, self.render, text) for text in texts]
         found = np.zeros(len(cuts))
-        for batch in batches([len(cut.ids) for cut in cuts], self.batch_tokens):
-            for index, row in zip(batch, token_logprobs(self.model, [cuts[i] for i in batch]), strict=True):
-                goal = cuts[index].goal_positions(self.goal)
-                found[index] = sum(math.exp(row[position - cuts[index].n_prompt]) for position in goal) / len(goal)
+        for index, (cut, row) in enumerate(
+            zip(cuts, logprobs_in_batches(self.model, cuts, self.batch_tokens), strict=True)
+        ):
+            goal = cut.goal_positions(self.goal)
+            found[index] = sum(math.exp(row[position - cut.n_prompt]) for position in goal) / len(goal)
         results = []
         for i, (whole, (units, fixed), kept) in enumerate(zip(wholes, chains, masks, strict=True)):
             n_goal = len(whole.goal_positions(self.goal))

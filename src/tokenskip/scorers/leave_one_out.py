@@ -26,11 +26,10 @@ from tokenskip.scorers._causal import (
     CausalScorer,
     Encoded,
     Goal,
-    batches,
     check_choice,
     encode,
+    logprobs_in_batches,
     need_answers,
-    token_logprobs,
 )
 from tokenskip.types import Scores, Span, Trajectory
 
@@ -70,10 +69,7 @@ class LeaveOneOut(CausalScorer):
             variants += [
                 encode(trajectory, self.tokenizer, self.render, cot[:start] + cot[end:]) for start, end in ranges
             ]
-        rows: list[list[float]] = [[] for _ in variants]
-        for batch in batches([len(item.ids) for item in variants], self.batch_tokens):
-            for index, row in zip(batch, token_logprobs(self.model, [variants[i] for i in batch]), strict=True):
-                rows[index] = row
+        rows = logprobs_in_batches(self.model, variants, self.batch_tokens)
         results, at = [], len(wholes)
         for index, (trajectory, ranges) in enumerate(zip(trajectories, units, strict=True)):
             spans = []
