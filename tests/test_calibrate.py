@@ -20,17 +20,20 @@ from tokenskip.calibrate import asked_ratios, calibrate, default_grid, developme
 from tokenskip.config import load_recipe
 from tokenskip.errors import ConfigError, StageError
 from tokenskip.prompts import add_ratio_control, set_ratio_map
-from tokenskip.ratio_map import RatioMap, fit, isotonic, read
+from tokenskip.ratio_map import RatioMap, fit, isotonic, read, understood
 from tokenskip.types import Completion, Prompt, Sampling
 
 ASK = [{"role": "user", "content": "How many?"}]
 
 
 class BentDial:
-    """Writes 100 words without a ratio and 30 + 65 × ratio with one: .5 gives .625, .9 gives .885."""
+    """Writes 100 words without a ratio and 30 + 65 × ratio with one: .5 gives .625, .9 gives .885.
 
-    def __init__(self, tokenizer: Any, *, deaf: bool = False) -> None:
-        self.tokenizer, self.deaf = tokenizer, deaf
+    With `last_digit` it writes 100 × ratio, but reads nothing but the last decimal, so that .55 and .65 are .5 to it.
+    """
+
+    def __init__(self, tokenizer: Any, *, deaf: bool = False, last_digit: bool = False) -> None:
+        self.tokenizer, self.deaf, self.last_digit = tokenizer, deaf, last_digit
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """See `Backend.generate`."""
@@ -41,6 +44,8 @@ class BentDial:
 
     def _complete(self, prompt: Prompt) -> Completion:
         share = 1.0 if prompt.ratio == 1 or self.deaf else 0.3 + 0.65 * prompt.ratio
+        if self.last_digit and prompt.ratio < 1:
+            share = int(f"{prompt.ratio:g}"[-1]) / 10
         text = "So" * round(100 * share) + "\nThe final answer is 3."
         return Completion(text=text, n_tokens=len(self.tokenizer(text)["input_ids"]))
 
@@ -62,30 +67,47 @@ def test_a_map_by_hand() -> None:
     assert [clamped.prompted(ratio) for ratio in (0.1, 0.95)] == [0.4, 0.9]
 
 
+def test_a_ratio_that_was_just_missed_is_reached() -> None:
+    found = RatioMap(((0.51, 0.5), (0.89, 0.9)))
+    assert [found.prompted(ratio) for ratio in (0.5, 0.49, 0.9)] == [0.5, 0.5, 0.9]
+    assert not found.reaches(0.48)
+
+
+def test_a_model_that_reads_trained_ratios_only_is_prompted_with_no_other() -> None:
+    trained = (0.5, 0.6, 0.7, 1.0)
+    # as measured on the embedded model: whatever ends in 5 is .5 to it, and what lies below is long
+    measured = [(0.3, 0.78), (0.4, 0.74), (0.5, 0.505), (0.55, 0.511), (0.6, 0.612), (0.65, 0.508), (0.7, 0.703)]
+    usable = understood(measured, trained)
+    assert [prompted for prompted, _ in usable] == [0.5, 0.6, 0.7]
+    found = fit([point for point in usable if point[0] in trained], steps=True)
+    assert found == RatioMap(((0.505, 0.5), (0.612, 0.6), (0.703, 0.7)), steps=True)
+    assert [found.prompted(ratio) for ratio in (0.5, 0.55, 0.56, 0.65, 0.66, 0.7)] == [0.5, 0.5, 0.6, 0.6, 0.7, 0.7]
+    assert understood(points := [(0.4, 0.43), (0.5, 0.5), (0.55, 0.56), (0.6, 0.6)], trained) == points
+
+
 def test_a_dial_that_does_nothing_has_no_map() -> None:
     assert fit([(0.5, 0.8), (0.7, 0.8), (0.9, 0.8)]) is None
     assert fit([(0.5, 0.9), (0.7, 0.8), (0.9, 0.7)]) is None, "backwards: all pooled"
 
 
 def render(tokenizer: Any, ratio: Any) -> str:
-    return str(
-        tokenizer.apply_chat_template(ASK, add_generation_prompt=True, tokenize=False, compression_ratio=ratio)
-    )
+    return str(tokenizer.apply_chat_template(ASK, add_generation_prompt=True, tokenize=False, compression_ratio=ratio))
 
 
 @given(
     knots=st.lists(st.tuples(st.integers(5, 99), st.integers(5, 99)), min_size=2, max_size=6),
     ratio=st.integers(1, 99),
     clamp=st.booleans(),
+    steps=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_the_template_asks_as_python_does(knots: list[tuple[int, int]], ratio: int, clamp: bool) -> None:
+def test_the_template_asks_as_python_does(knots: list[tuple[int, int]], ratio: int, clamp: bool, steps: bool) -> None:
     from conftest import make_tokenizer
 
     asked, prompted = (sorted({knot[i] / 100 for knot in knots}) for i in (0, 1))
     if min(len(asked), len(prompted)) < 2:
         return
-    found = RatioMap(tuple(zip(asked, prompted, strict=False)), clamp)
+    found = RatioMap(tuple(zip(asked, prompted, strict=False)), clamp, steps)
     tokenizer = add_ratio_control(_once.setdefault("tokenizer", make_tokenizer()))
     tokenizer.chat_template = set_ratio_map(tokenizer.chat_template, found)
     if clamp or found.reaches(ratio / 100):
@@ -100,7 +122,7 @@ _once: dict[str, Any] = {}
 
 def test_a_map_can_be_read_replaced_and_taken_out(tokenizer: Any) -> None:
     before = add_ratio_control(tokenizer).chat_template
-    one, other = RatioMap(((0.5, 0.4), (0.9, 0.8))), RatioMap(((0.3, 0.2), (0.6, 0.5)), clamp=True)
+    one, other = RatioMap(((0.5, 0.4), (0.9, 0.8))), RatioMap(((0.3, 0.2), (0.6, 0.5)), clamp=True, steps=True)
     mapped = set_ratio_map(before, one)
     assert read(mapped) == one
     assert read(before) is None
@@ -180,6 +202,27 @@ def test_calibration_puts_a_bent_dial_right(
     (path / "adapter" / "adapter_model.safetensors").write_bytes(b"other")
     with pipeline.Run(path, config) as job, pytest.raises(StageError, match="was measured with another adapter"):
         calibrate(job, n=20)
+
+
+def test_untrained_ratios_that_are_misread_are_not_prompted(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    adapter(path, model_folder)
+    trained = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    recipe = load_recipe(bent(tmp_path, model_folder, last_digit=True), [f"prune.ratios={trained}"])
+    with pipeline.Run(path, recipe):
+        pass  # writes the run's configuration
+    monkeypatch.setattr(sys, "argv", ["tokenskip", "calibrate", str(path), "-n", "20"])
+    cli.main()
+    found = json.loads((path / "calibration.json").read_text())
+    assert found["steps"]
+    read = {0.3, 0.4, *trained}  # it takes .3 and .4 for what they are
+    assert {prompted for _, prompted in found["knots"]} == read - {1.0}
+    assert {row["prompted"] for row in found["checks"]} <= read
+    assert found["error_after"] < found["error_before"]
+    shown = capsys.readouterr().out
+    assert "read as something else: 0.55, 0.65, 0.75, 0.85, 0.95; the map prompts with the others" in shown
 
 
 def test_an_adapter_that_ignores_the_ratio_cannot_be_calibrated(tmp_path: Path, model_folder: Path) -> None:

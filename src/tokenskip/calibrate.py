@@ -2,7 +2,8 @@
 
 On development problems (the task's own, or the tail of the training problems) the adapter answers at a grid of ratios;
 half of the problems fit the map (`ratio_map`), the other half says what it is worth: the achieved ratio at each asked
-one, prompted as it is and through the map.
+one, prompted as it is and through the map. An adapter that takes an untrained ratio between two trained ones for
+something else is prompted with ratios that were measured and nothing between them.
 
     achieved ratio = CoT tokens of the adapter / CoT tokens of the untouched model, both summed over the problems
 
@@ -50,28 +51,33 @@ def calibrate(job: Run, *, n: int = 300, grid: Sequence[float] = (), clamp: bool
     problems, source = development_problems(job, n)
     half = len(problems) // 2
     lengths = [row["n_cot_tokens"] for row in _answers(job, problems, "base", 1.0)]
-    points = []
-    for prompted in sorted(grid) or default_grid(job.config.prune.ratios):
+    points, trained = [], job.config.prune.ratios
+    for prompted in sorted(grid) or default_grid(trained):
         rows = _answers(job, problems[:half], "tokenskip", prompted)
         points.append((prompted, _achieved(rows, lengths[:half])))
-    found = ratio_map.fit(points, clamp=clamp)
+    usable = ratio_map.understood(points, trained)
+    misread = [point[0] for point in points if point not in usable]
+    steps = any(prompted > min(trained) for prompted in misread)
+    found = ratio_map.fit(usable, clamp=clamp, steps=steps)
     if found is None:
         reached = ", ".join(f"{prompted:g}: {achieved:.2f}" for prompted, achieved in points)
         raise StageError(f"the ratio does not move the length of {adapter} ({reached}): there is nothing to calibrate")
     checks = [
         _check(job, problems[half:], lengths[half:], found, asked)
-        for asked in asked_ratios(job.config.prune.ratios)
+        for asked in asked_ratios(trained)
         if found.reaches(asked)
     ]
     summary: Row = {
         "knots": [list(knot) for knot in found.knots],
         "clamp": clamp,
+        "steps": steps,
         "problems": source,
         "n_fit": half,
         "n_check": len(problems) - half,
         "measured": [{"prompted": prompted, "achieved": round(achieved, 4)} for prompted, achieved in points],
         "checks": checks,
-        "out_of_reach": [asked for asked in asked_ratios(job.config.prune.ratios) if not found.reaches(asked)],
+        "out_of_reach": [asked for asked in asked_ratios(trained) if not found.reaches(asked)],
+        "misread": misread,
         "error_before": _mean_error(checks, "before"),
         "error_after": _mean_error(checks, "after"),
     }

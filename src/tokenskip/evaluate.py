@@ -159,7 +159,8 @@ def load_map(folder: RunFolder) -> RatioMap:
     if not file.exists():
         raise StageError(f"{folder.path} has no {CALIBRATION} yet: run `tokenskip calibrate {folder.path}` first")
     stored = json.loads(file.read_text(encoding="utf-8"))
-    return RatioMap(tuple((asked, prompted) for asked, prompted in stored["knots"]), stored["clamp"])
+    knots = tuple((asked, prompted) for asked, prompted in stored["knots"])
+    return RatioMap(knots, stored["clamp"], stored.get("steps", False))
 
 
 def prompt_of(bench: Bench, arm: Arm, ratio: float, problem: Problem) -> Prompt:

@@ -2,8 +2,9 @@
 
 A tuned model drifts from the ratio (the paper, table 1: asked .5, got .58 on MATH). `fit` takes what was measured at
 some prompted ratios, makes it monotone by isotonic regression (pool adjacent violators; Barlow et al., 1972) and
-inverts it: piecewise linear between the measured points. Nothing is extrapolated: a ratio that no prompt reached is
-refused, or gets the nearest one that was (`clamp`).
+inverts it: piecewise linear between the measured points, or, for a model that cannot read between the ratios it was
+trained on (`steps`), the point that came nearest. Nothing is extrapolated: a ratio that no prompt reached is refused,
+or gets the nearest one that was (`clamp`).
 
     RatioMap(((0.55, 0.4), (0.9, 0.95))).prompted(0.6)      # 0.48
 """
@@ -13,19 +14,26 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tokenskip.errors import ConfigError
 
 DIGITS = 2
 """Decimals of a prompted ratio: models are trained on one or two."""
+SLACK = 0.02
+"""A ratio that was missed by no more than this counts as reached: measured ratios are that uncertain."""
 
 
 @dataclass(frozen=True, slots=True)
 class RatioMap:
-    """Knots (ratio asked for, ratio to prompt with), strictly increasing in both; straight lines between them."""
+    """Knots (ratio asked for, ratio to prompt with), strictly increasing in both.
+
+    Between them straight lines, or with `steps` no other prompt than the knots' own.
+    """
 
     knots: tuple[tuple[float, float], ...]
     clamp: bool = False
+    steps: bool = False
 
     @property
     def low(self) -> float:
@@ -37,9 +45,14 @@ class RatioMap:
         """The highest ratio below the whole chain that a prompt reached."""
         return self.knots[-1][0]
 
+    @property
+    def _bounds(self) -> tuple[float, float]:
+        return round(self.low - SLACK, 4), round(self.high + SLACK, 4)
+
     def reaches(self, ratio: float) -> bool:
-        """Whether `ratio` lies between measured ones; the whole chain needs no prompt."""
-        return ratio == 1 or self.low <= ratio <= self.high
+        """Whether `ratio` lies between measured ones, give or take `SLACK`; the whole chain needs no prompt."""
+        low, high = self._bounds
+        return ratio == 1 or low <= ratio <= high
 
     def prompted(self, ratio: float) -> float:
         """The ratio to prompt with; 1 for 1.
@@ -54,32 +67,37 @@ class RatioMap:
                 f"ratio {ratio:g} is outside of what calibration reached ({self.low:g} to {self.high:g}): ask for one "
                 "inside, or calibrate with --clamp"
             )
-        before = self.knots[0]
-        if ratio <= before[0]:
-            return before[1]
-        for knot in self.knots[1:]:
-            if ratio <= knot[0]:
-                return round(before[1] + (ratio - before[0]) * _slope(before, knot), DIGITS)
-            before = knot
-        return before[1]
+        for upper, prompted, start, slope in self._pieces():
+            if ratio <= upper:
+                return round(prompted + (ratio - start) * slope, DIGITS) if slope else prompted
+        return self.knots[-1][1]
+
+    def _pieces(self) -> list[tuple[float, float, float, float]]:
+        """(up to this ratio, prompt with this, plus the distance from this ratio, times this), ascending."""
+        if self.steps:
+            return [((one[0] + two[0]) / 2, one[1], one[0], 0.0) for one, two in pairwise(self.knots)]
+        first = (self.low, self.knots[0][1], self.low, 0.0)
+        return [first, *((two[0], one[1], one[0], _slope(one, two)) for one, two in pairwise(self.knots))]
 
     def jinja(self) -> str:
         """The same as a piece of the ratio control's template: it sets `tsk.ratio`. Reads back by `read`."""
-        lines = [f"{{#- {_MARK}{json.dumps({'clamp': self.clamp, 'knots': self.knots})} -#}}"]
+        values = {"clamp": self.clamp, "steps": self.steps, "knots": self.knots}
+        lines = [f"{{#- {_MARK}{json.dumps(values)} -#}}"]
         if not self.clamp:
+            low, high = self._bounds
             text = f" is outside of what calibration reached: {self.low:g} to {self.high:g}"
             lines += [
-                f"{{%- if tsk.ratio < {self.low!r} or tsk.ratio > {self.high!r} -%}}",
+                f"{{%- if tsk.ratio < {low!r} or tsk.ratio > {high!r} -%}}",
                 f"{{{{- raise_exception('compression_ratio ' + (tsk.ratio | string) + '{text}') -}}}}",
                 "{%- endif -%}",
             ]
-        before = self.knots[0]
-        lines.append(f"{{%- if tsk.ratio <= {before[0]!r} -%}}{{%- set tsk.ratio = {before[1]!r} -%}}")
-        for knot in self.knots[1:]:
-            line = f"({before[1]!r} + (tsk.ratio - {before[0]!r}) * {_slope(before, knot)!r}) | round({DIGITS})"
-            lines.append(f"{{%- elif tsk.ratio <= {knot[0]!r} -%}}{{%- set tsk.ratio = {line} -%}}")
-            before = knot
-        lines.append(f"{{%- else -%}}{{%- set tsk.ratio = {before[1]!r} -%}}{{%- endif -%}}")
+        word = "if"
+        for upper, prompted, start, slope in self._pieces():
+            line = f"({prompted!r} + (tsk.ratio - {start!r}) * {slope!r}) | round({DIGITS})"
+            value = line if slope else repr(prompted)
+            lines.append(f"{{%- {word} tsk.ratio <= {upper!r} -%}}{{%- set tsk.ratio = {value} -%}}")
+            word = "elif"
+        lines.append(f"{{%- else -%}}{{%- set tsk.ratio = {self.knots[-1][1]!r} -%}}{{%- endif -%}}")
         return "\n".join(lines) + "\n"
 
 
@@ -92,21 +110,42 @@ def read(template: str) -> RatioMap | None:
     if not found:
         return None
     values = json.loads(rest.partition(" -#}")[0])
-    return RatioMap(tuple((knot[0], knot[1]) for knot in values["knots"]), values["clamp"])
+    return RatioMap(tuple((knot[0], knot[1]) for knot in values["knots"]), values["clamp"], values.get("steps", False))
 
 
-def fit(points: Sequence[tuple[float, float]], *, clamp: bool = False) -> RatioMap | None:
+def fit(points: Sequence[tuple[float, float]], *, clamp: bool = False, steps: bool = False) -> RatioMap | None:
     """The map from measured points (prompted ratio, achieved ratio); None when the prompt does not move the length.
 
-    Prompts that achieve the same, or that isotonic regression pools, become one knot at the middle of their range.
+    Prompts that achieve the same, or that isotonic regression pools, become one knot: the middle one of them.
     """
     ordered = sorted(point for point in points if point[0] < 1)
     achieved = isotonic([point[1] for point in ordered])
     ranges: dict[float, list[float]] = {}
     for (prompted, _), value in zip(ordered, achieved, strict=True):
         ranges.setdefault(round(value, 4), []).append(prompted)
-    knots = tuple((value, round((some[0] + some[-1]) / 2, 4)) for value, some in ranges.items() if 0 < value < 1)
-    return RatioMap(knots, clamp) if len(knots) > 1 else None
+    knots = tuple((value, some[len(some) // 2]) for value, some in ranges.items() if 0 < value < 1)
+    return RatioMap(knots, clamp, steps) if len(knots) > 1 else None
+
+
+def understood(points: Sequence[tuple[float, float]], trained: Sequence[float]) -> list[tuple[float, float]]:
+    """The measured points, ascending, without those of untrained ratios that the model takes for something else.
+
+    Between two trained ratios an untrained one should achieve about what the line between theirs says (within a quarter
+    of their distance, and `SLACK`), below all of them no more than the lowest, above no less than the highest. Some
+    models see "0.65" as tokens that they only know from elsewhere, and then achieve anything.
+    """
+    known = sorted(point for point in points if point[0] in trained and point[0] < 1)
+
+    def fits(prompted: float, achieved: float) -> bool:
+        for one, two in pairwise(known):
+            if one[0] < prompted < two[0]:
+                line = one[1] + (prompted - one[0]) * _slope(one, two)
+                return abs(achieved - line) <= abs(two[1] - one[1]) / 4 + SLACK
+        if prompted < known[0][0]:
+            return achieved <= known[0][1] + SLACK
+        return achieved >= known[-1][1] - SLACK
+
+    return sorted(point for point in points if point[0] in trained or not known or fits(*point))
 
 
 def isotonic(values: Sequence[float]) -> list[float]:
