@@ -20,7 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from tokenskip.distill import token_values
 from tokenskip.embedded import compressor_path, model_path
 from tokenskip.errors import ConfigError, TokenskipError, unknown_name
 from tokenskip.job import Run
+from tokenskip.metrics import paired_difference
 from tokenskip.objects import make_scorer
 from tokenskip.prune import corpus_thresholds, prune_chain, prune_trajectory
 from tokenskip.results import load_results
@@ -48,6 +49,7 @@ from tokenskip.store import (
     copy_atomically,
     read_rows,
     scores_row,
+    trajectory_from_row,
     write_atomically,
     write_rows,
 )
@@ -55,7 +57,7 @@ from tokenskip.types import Pruned, Scores, Span, Trajectory
 
 LIMIT, REFERENCE, TEST = 800, 150, 300
 GAMMAS = (0.5, 0.7, 0.9)
-TRAINING = ("prune.ratios=[0.5,0.7,0.9]", "train.epochs=2", "train.batch_size=12", "rounds.count=0")
+TRAINING = ("prune.ratios=[0.5,0.7,0.9]", "train.epochs=6", "train.batch_size=12", "rounds.count=0")
 """Over the recipe `embedded`: a small budget, the same for every scorer."""
 ORIGINAL = f"{EVAL}/original.jsonl"
 YARDSTICKS = ("leave_one_out", "leave_one_out: numbers")
@@ -65,7 +67,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "surprisal": ("surprisal", {}),
     "goal_gradient": ("goal_gradient", {}),
     "goal_gradient: numbers": ("goal_gradient", {"goal": "numbers"}),
-    "ablation: equations": ("ablation", {"goal": "equations"}),
+    "ablation: steps": ("ablation", {"goal": "steps"}),
     "mist": ("mist", {}),
     "contrast": ("contrast", {}),
     "llmlingua2": ("llmlingua2", {}),
@@ -258,6 +260,17 @@ class Bench:
         training = {"n_rows": n_rows, **job.config.train.model_dump(exclude={"trainer"})}
         return {"training": training, "arms": [{key: arm[key] for key in keys} for arm in arms]}
 
+    def to_default(self, name: str, default: str) -> dict[str, Any] | None:
+        """Accuracy at the smallest γ against the default scorer's model on the same problems; None without that."""
+        files = [
+            self.out / "trained" / file_name(one) / EVAL / f"tokenskip-{GAMMAS[0]}.jsonl" for one in (default, name)
+        ]
+        if name == default or not files[0].exists():
+            return None
+        before, after = ([trajectory_from_row(row) for row in read_rows(file)] for file in files)
+        paired = paired_difference(before, after)
+        return asdict(paired) if paired else None
+
     def _chains_file(self, name: str) -> Path:
         """A file that all fine-tunings share; what the untouched model does is evaluated once."""
         file = self.out / "chains" / name
@@ -294,16 +307,19 @@ def collect(bench: Bench, names: Sequence[str], train: bool) -> dict[str, Any]:
         for name in names:
             if name not in YARDSTICKS:  # too slow to score all chains by, and so to train on
                 write_atomically(bench._part(name, "accuracy"), json.dumps(bench.trained(name)))
+    default = bench.training.score.scorer
     for name, found in scorers.items():
         file = bench._part(name, "accuracy")
         found["trained"] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        if found["trained"]:
+            found["trained"]["to_default"] = bench.to_default(name, default)
     example = bench.example()
     return {
         "model": digest(model_path()),
         "compressor": digest(compressor_path()),
         "n_chains": len(bench.chains),
         "n_reference": min(bench.n_reference, len(bench.chains)),
-        "default": bench.training.score.scorer,
+        "default": default,
         "gammas": list(GAMMAS),
         "fillers": sorted(FILLERS),
         "example": {"question": example.question, "cot": example.cot, "llmlingua": bench.package_example()},

@@ -9,6 +9,8 @@ from tokenskip.report import pct
 
 Results = Mapping[str, Any]
 KINDS = {"number": "numbers", "operator": "operators", "filler": "fillers", "word": "other words"}
+CONTROL = 0.05
+"""How far from γ an achieved ratio may be for a model to count as following it."""
 ABOUT = {
     "corpus": "One threshold per γ for all chains, atoms whole: what the embedded recipes do.",
     "chain": "Every chain cut to γ by itself (the paper's cut), atoms whole.",
@@ -27,8 +29,8 @@ Made by `python benchmarks/scorers.py` from {results["n_chains"]:,} correct chai
 (weights {results["model"]}); every number: [scorers.json](scorers.json). Cells with three numbers are for
 γ = {gammas}. The two `leave_one_out` rows are the yardstick, exact and slow, on the first {results["n_reference"]}
 chains only. `: numbers` stands for the option `goal=numbers`: how much the answer *and* the later numbers of the chain
-depend on a unit, not the answer alone; with `: equations`, its operators too. `llmlingua2` uses the compressor that
-ships with the package (weights {results["compressor"]}).
+depend on a unit, not the answer alone; with `: steps`, its operators and how its lines begin too. `llmlingua2` uses
+the compressor that ships with the package (weights {results["compressor"]}).
 
 ## Reading
 
@@ -156,37 +158,44 @@ def reading(results: Results) -> str:
     costs = {name: one["cpu_s_per_1000"] for name, one in own.items() if name != "random"}
     if costs:
         lines.append(f"- cheapest, `random` aside: **{min(costs, key=lambda name: costs[name])}**")
-    lines += verdict({name: one["trained"]["arms"] for name, one in own.items() if one["trained"]}, results["default"])
+    lines += verdict({name: one["trained"] for name, one in own.items() if one["trained"]}, results["default"])
     return "\n".join(lines)
 
 
-def verdict(trained: Mapping[str, Sequence[Mapping[str, Any]]], default: str) -> list[str]:
-    """Which scorer the default should be, at the smallest γ: of those that no other beats, the nearest to γ.
+def verdict(trained: Mapping[str, Mapping[str, Any]], default: str) -> list[str]:
+    """Which scorer the default should be: of those whose models follow γ, the most accurate at the smallest γ.
 
-    To beat is to be more accurate *and* shorter. Accuracy alone would crown a model that keeps whole chains whatever it
-    is asked; what is wanted is a model that does as it is asked.
+    Control comes first, since a model that writes whatever length it likes cannot be asked for one; a lead in accuracy
+    counts only where the paired test against the default says so.
     """
-    arms = {name: next(arm for arm in own if arm["arm"] == "tokenskip") for name, own in trained.items()}
-    if default not in arms:
+    if default not in trained:
         return [f"- no verdict: nothing was fine-tuned on the cuts of the default, `{default}`"]
+    arms = {name: [arm for arm in one["arms"] if arm["arm"] == "tokenskip"] for name, one in trained.items()}
+    follow = {name: own for name, own in arms.items() if all(map(follows, own))}
+    deaf = ", ".join(f"{name} ({_three_achieved(arms[name])})" for name in arms if name not in follow) or "none"
+    ratio = arms[default][0]["ratio"]
+    lines = [f"- does not follow γ, off by more than {CONTROL:g} of it somewhere: {deaf}"]
+    if not follow:
+        return [*lines, "- no verdict: no model follows γ"]
+    first = max(follow, key=lambda name: follow[name][0]["accuracy"])
+    at = ", ".join(f"{name} {_accuracy(own[0])}" for name, own in follow.items())
+    who = f"- of the others at γ = {ratio:g}: {at}. "
+    if first == default:
+        return [*lines, f"{who}**{default} wins**, and is the embedded recipes' default"]
+    paired = trained[first]["to_default"]
+    apart = f"{100 * paired['difference']:+.1f} points to `{default}`, p = {paired['p_value']:.3g}"
+    if default in follow and paired["p_value"] >= 0.05:
+        return [*lines, f"{who}**No winner**: {first} leads by {apart}; the default stays `{default}`"]
+    return [*lines, f"{who}**{first} wins** ({apart}); the embedded recipes' default is `{default}`"]
 
-    def beaten(own: Mapping[str, Any]) -> bool:
-        return any(
-            one["accuracy"] > own["accuracy"] and one["achieved_ratio"] < own["achieved_ratio"] for one in arms.values()
-        )
 
-    def shown(name: str) -> str:
-        return f"{name} {_accuracy(arms[name])} at {arms[name]['achieved_ratio']:.2f} of the tokens"
+def follows(arm: Mapping[str, Any]) -> bool:
+    """Whether an arm's achieved ratio is within `CONTROL` of γ."""
+    return bool(abs(arm["achieved_ratio"] - arm["ratio"]) <= CONTROL)
 
-    front = [name for name, own in arms.items() if not beaten(own)]
-    front.sort(key=lambda name: abs(arms[name]["achieved_ratio"] - arms[name]["ratio"]))
-    own, others = arms[front[0]], ", ".join(map(shown, front[1:])) or "nobody else"
-    return [
-        f"- **{front[0]} wins**: fine-tuned on each scorer's cuts and asked for γ = {own['ratio']:g}, its model comes "
-        f"nearest to γ among those that no other beats in accuracy and length at once: {shown(front[0])} "
-        f"(n = {own['n']}, {len(arms)} scorers fine-tuned); unbeaten too: {others}. The embedded recipes' default is "
-        f"`{default}`"
-    ]
+
+def _three_achieved(arms: Sequence[Mapping[str, Any]]) -> str:
+    return " / ".join(f"{arm['achieved_ratio']:.2f}" for arm in arms)
 
 
 def _nearest(own: Mapping[str, Any], yardstick: str) -> str:

@@ -113,29 +113,28 @@ def test_a_trained_scorer_gets_rows_with_intervals(bench: Any, tmp_path: Path) -
     assert "| random | 0.5 | 6 | " in page
 
 
-def test_who_wins_is_unbeaten_and_nearest_to_its_ratio(bench: Any) -> None:
+def test_who_wins_follows_its_ratio_and_is_apart_from_the_default(bench: Any) -> None:
     from scorers_page import verdict
 
-    def arms(accuracy: float, achieved: float) -> list[dict[str, Any]]:
+    def trained(accuracy: float, *achieved: float, p_value: float | None = None) -> dict[str, Any]:
         row = {"n": 300, "accuracy": accuracy, "accuracy_low": accuracy - 0.05, "accuracy_high": accuracy + 0.05}
-        base = {"arm": "original", "ratio": None, "achieved_ratio": 1.0, **row}
-        return [
-            base,
-            *({"arm": "tokenskip", "ratio": ratio, "achieved_ratio": achieved, **row} for ratio in bench.GAMMAS),
-        ]
+        arms: list[dict[str, Any]] = [{"arm": "original", "ratio": None, "achieved_ratio": 1.0, **row}]
+        for ratio, own in zip(bench.GAMMAS, achieved or bench.GAMMAS, strict=True):
+            arms.append({"arm": "tokenskip", "ratio": ratio, "achieved_ratio": own, **row})
+        return {"arms": arms, "to_default": p_value and {"difference": 0.02, "p_value": p_value}}
 
-    best, near, far, deaf = arms(0.9, 0.6), arms(0.87, 0.7), arms(0.5, 0.55), arms(0.99, 1.0)
-    [won] = verdict({"deaf": deaf, "near": near, "best": best}, "best")
-    assert "**best wins**" in won
-    assert (
-        "best 90.0% [85.0%, 95.0%] at 0.60 of the tokens (n = 300, 3 scorers fine-tuned); unbeaten too: deaf 99.0%"
-        in won
+    default, deaf, loose = trained(0.9), trained(0.99, 0.97, 0.97, 0.97), trained(0.95, 0.5, 0.76, 0.9)
+    lines = verdict({"deaf": deaf, "own": default, "loose": loose}, "own")
+    assert lines[0].endswith(
+        "off by more than 0.05 of it somewhere: deaf (0.97 / 0.97 / 0.97), loose (0.50 / 0.76 / 0.90)"
     )
-    assert "near" not in won.partition("no other beats")[2]
-    assert won.endswith("default is `best`")
-    assert "**far wins**" in verdict({"far": far, "best": best}, "best")[0]
-    assert verdict({"deaf": deaf}, "deaf")[0].count("nobody else") == 1
-    assert verdict({"far": far}, "deaf")[0].startswith("- no verdict")
+    assert lines[1].startswith("- of the others at γ = 0.5: own 90.0% [85.0%, 95.0%]. **own wins**")
+    lines = verdict({"own": default, "better": trained(0.92, p_value=0.3)}, "own")
+    assert lines[1].endswith("**No winner**: better leads by +2.0 points to `own`, p = 0.3; the default stays `own`")
+    lines = verdict({"own": default, "better": trained(0.92, p_value=0.01)}, "own")
+    assert lines[1].endswith("**better wins** (+2.0 points to `own`, p = 0.01); the embedded recipes' default is `own`")
+    assert verdict({"own": deaf}, "own")[1] == "- no verdict: no model follows γ"
+    assert verdict({"other": default}, "own")[0].startswith("- no verdict: nothing was fine-tuned")
 
 
 @pytest.mark.slow
