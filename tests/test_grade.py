@@ -1,7 +1,10 @@
 """Answers: what equals what, what hostile text may do (nothing), and what becomes of a trajectory."""
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +106,22 @@ def test_a_power_tower_takes_the_limit_and_the_next_answer_is_graded() -> None:
     finally:
         slow.close()
     assert slow._process is None
+
+
+@pytest.mark.skipif(not hasattr(signal, "ITIMER_PROF"), reason="this system has no timers of CPU time")
+def test_the_limit_is_cpu_time() -> None:
+    own = MathVerifier(limit_s=0.5)
+    try:
+        assert own.equal("b+a", "a+b") is True
+        process = own._process
+        assert process is not None
+        threading.Timer(1.0, os.kill, (process.pid, signal.SIGCONT)).start()
+        process.send_signal(signal.SIGSTOP)  # as on a machine that has no time for it
+        assert own.equal("c+a", "a+c") is True
+        assert own.equal("10^{10^{10}}", "y+1") is None
+        assert process.wait() == -signal.SIGPROF
+    finally:
+        own.close()
 
 
 def test_a_killed_worker_costs_one_answer() -> None:

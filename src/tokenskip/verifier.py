@@ -1,7 +1,8 @@
 """math-verify in a process of its own: what it takes in time and memory is bounded, and it can be ended.
 
 Reads and writes nothing but its pipe. The process starts at the first question, is replaced after a timeout, and ends
-with this one (also when this one is killed: its stdin ends). It is a plain subprocess and not a `multiprocessing`
+with this one (also when this one is killed: its stdin ends). Its time is CPU time, so that a busy machine grades as an
+idle one does. It is a plain subprocess and not a `multiprocessing`
 child, which would import the caller's main module once more.
 
     python -c "from tokenskip.verifier import *; print(verifier().equal('x^2-1', '(x-1)(x+1)')); close_verifier()"
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 LIMIT_S = 3.0
+PATIENCE = 20
+"""Times the limit by the clock, for a process that computes nothing, or a system without timers of CPU time."""
 START_S = 120.0
 """Importing sympy takes a second, or a minute on a machine with a slow disk and much to do."""
 
@@ -36,7 +39,7 @@ class MathVerifier:
         self._known: dict[tuple[str, str], bool | None] = {}
 
     def equal(self, answer: str, gold: str) -> bool | None:
-        """Whether the two are equal; None when that took longer than `limit_s` or the process died over it."""
+        """Whether the two are equal; None when that took `limit_s` of CPU time or the process died over it."""
         with self._lock:
             if (answer, gold) not in self._known:
                 if len(self._known) > 10_000:
@@ -65,7 +68,7 @@ class MathVerifier:
         except OSError:  # it died between two questions: out of memory, or ended from outside
             self.close()
             return None
-        reply = self._read(self.limit_s)
+        reply = self._read(PATIENCE * self.limit_s)
         if reply is None:
             self.close()
             return None
