@@ -51,6 +51,8 @@ from tokenskip.train import iter_losses
 CHAINS, EPOCHS, TEST = 800, 4, 500
 """Problems that make chains, epochs of base's six rows a chain, problems of the evaluation."""
 RATIOS = (0.5, 0.6, 0.7, 0.9)
+BETWEEN = (0.55, 0.65)
+"""Ratios that no row of base carries; the variants about labels are asked for them too."""
 SAMPLES = 4
 
 
@@ -65,6 +67,7 @@ class Variant:
     rows: int = 6  # a chain; others than six get as many more or fewer epochs, so that all train as long
     achieved_labels: bool = False
     concise: bool = False
+    between: bool = False
 
 
 def _data(n: int) -> Variant:
@@ -74,7 +77,7 @@ def _data(n: int) -> Variant:
 ADAMW = ("train.optimizer=adamw", "train.learning_rate=0.003")
 
 VARIANTS = {
-    "base": Variant(group="Base", about="six ratios from 0.5 to 1.0, all weights"),
+    "base": Variant(group="Base", about="six ratios from 0.5 to 1.0, all weights", between=True),
     "three_ratios": Variant(
         group="Ratios", about="trained on 0.5, 0.7, 0.9 and 1.0 only", settings=("prune.ratios=[0.5, 0.7, 0.9, 1.0]",),
         rows=4,
@@ -90,7 +93,8 @@ VARIANTS = {
         rows=1,
     ),
     "achieved_labels": Variant(
-        group="Labels", about="rows carry the ratio that their chain achieved, of two decimals", achieved_labels=True
+        group="Labels", about="rows carry the ratio that their chain achieved, of two decimals", achieved_labels=True,
+        between=True,
     ),
     "no_atoms": Variant(
         group="Atoms", about="numbers and equations may come apart", settings=("prune.atoms=false",)
@@ -129,7 +133,7 @@ class Bench:
                 f"task.train_limit={self.chains(variant)}",
                 f"task.test_limit={self.limit or TEST}",
                 "evaluate.arms=[original, tokenskip]",
-                f"evaluate.ratios={list(RATIOS)}",
+                f"evaluate.ratios={[*RATIOS, *(BETWEEN if variant.between else ())]}",
                 "evaluate.latency_samples=0",
                 f"train.epochs={epochs:g}",
                 *variant.settings,
@@ -238,6 +242,7 @@ def result_of(name: str, folder: RunFolder, base: RunFolder | None) -> Row:
         "steps": math.ceil(math.ceil(len(train) / folder.config.train.batch_size) * folder.config.train.epochs),
         "loss": losses[-1][1] if losses else None,
         "rows": rows,
+        "between": measured(folder, BETWEEN)[1:],
     }
 
 
@@ -247,6 +252,7 @@ def collect(bench: Bench) -> Row:
     base = finished.get("base")
     return {
         "ratios": list(RATIOS),
+        "between": list(BETWEEN),
         "test": bench.limit or TEST,
         "chains": bench.chains(VARIANTS["base"]),
         "variants": [result_of(name, folder, base) for name, folder in finished.items()],

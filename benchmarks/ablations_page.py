@@ -34,7 +34,7 @@ slash; `error` is the mean distance of achieved and asked ratio over the columns
 Points of accuracy against `base` at the same γ, paired by problem (95% bootstrap); what excludes 0 is **bold**.
 
 {differences_table(results)}
-## Reading
+{between_section(results)}## Reading
 
 {reading(results)}
 """
@@ -86,6 +86,25 @@ def differences_table(results: Results) -> str:
         if any(found):
             rows.append((one["variant"], *(difference(cell) for cell in found)))
     return table(("variant", *(f"γ = {ratio}" for ratio in results["ratios"])), rows) if rows else "No variant yet.\n"
+
+
+def between_section(results: Results) -> str:
+    """What ratios give that base has no rows for; nothing before a variant was asked for them."""
+    rows = []
+    for one in results["variants"]:
+        found = {row["ratio"]: row for row in one["between"]}
+        if all(ratio in found for ratio in results["between"]):
+            cells = [f"{pct(found[r]['accuracy'])} / {found[r]['achieved_ratio']:.2f}" for r in results["between"]]
+            rows.append((one["variant"], *cells))
+    if not rows:
+        return ""
+    header = ("variant", *(f"γ = {ratio}" for ratio in results["between"]))
+    return f"""## Between the trained ratios
+
+Asked for ratios of two decimals, which `base` was never trained on.
+
+{table(header, rows)}
+"""
 
 
 def difference(cell: Mapping[str, float] | None) -> str:

@@ -122,6 +122,8 @@ def calibration_section(results: Row) -> str:
     out = ", ".join(f"{ratio:g}" for ratio in found["out_of_reach"]) or "none"
     prompted = [f"{one['prompted']:g}" for one in found["measured"]]
     achieved = [f"{one['achieved']:.3f}" for one in found["measured"]]
+    misread = ", ".join(f"{ratio:g}" for ratio in found["misread"])
+    read = f"Read as something else, and so left out of the map: {misread}. " if misread else ""
     errors = "No asked ratio can be reached."
     if found["error_before"] is not None:
         change = f"{found['error_before']:.3f} before, {found['error_after']:.3f} through the map"
@@ -132,7 +134,7 @@ def calibration_section(results: Row) -> str:
 Achieved ratio on {found["n_fit"]} development problems by what was prompted; trained on were tenths from 0.5:
 
 {table(prompted, [achieved], 0)}
-The map fitted on these, checked on {found["n_check"]} others. {errors}
+{read}The map fitted on these, checked on {found["n_check"]} others. {errors}
 
 {table(header, rows, 0)}
 Of the asked ratios no prompt reached: {out}. Asked for {BEYOND:g}, the map's answer is: {results["beyond"]}.

@@ -36,11 +36,9 @@ from tokenskip.stats import bootstrap_mean
 from tokenskip.store import ADAPTER, RunFolder, read_manifest, write_atomically
 
 Row = dict[str, Any]
-TOKENS = {"xs": 20_000_000, "s": 10_000_000, "b": 4_000_000}
-"""Size -> tokens of its pretraining, one run from random weights: about nine minutes of one core for every size. With
-as many tokens for all, the smallest learns nothing (`xs` solves 2% of 200 problems after 6M) or the largest takes
-hours.
-"""
+SIZES = ("xs", "s", "b")
+TOKENS = 20_000_000
+"""Of the pretraining, one run from random weights on the same documents for every size."""
 SEED, CHECKPOINTS = 0, 4
 SHIPPED_TOKENS = 54_000_000
 """Of the model that the package ships (its card has the three runs)."""
@@ -66,8 +64,8 @@ def model_of(size: str, out: Path, limit: int | None = None) -> Path:
     from tokenskip.embedded.pretrain import Run as Pretraining
 
     folder = (out / size / "model").resolve()
-    job = Pretraining(folder, Recipe(size=size, tokens=TOKENS[size], seed=SEED))
-    job.train(eval_every=TOKENS[size] // CHECKPOINTS, eval_n=200)
+    job = Pretraining(folder, Recipe(size=size, tokens=TOKENS, seed=SEED))
+    job.train(eval_every=TOKENS // CHECKPOINTS, eval_n=200)
     return folder
 
 
@@ -161,7 +159,7 @@ def held_up(folders: Mapping[str, RunFolder]) -> list[Row]:
 def collect(out: Path) -> Row:
     """Everything that the finished sizes under `out` give."""
     folders, rows, sizes = {}, [], []
-    for size in TOKENS:
+    for size in SIZES:
         path = out / size / "run"
         if not (path / ADAPTER).exists() or not (path / f"eval/{PASSES[-1][0][0]}-{PASSES[-1][1][0]}.jsonl").exists():
             continue
@@ -179,7 +177,7 @@ def collect(out: Path) -> Row:
         "sizes": sizes,
         "rows": rows,
         "held_up": held,
-        "absent": [size for size in TOKENS if size not in folders],
+        "absent": [size for size in SIZES if size not in folders],
         "settings": {
             "seed": SEED,
             "chains": shared.task.train_limit,
@@ -218,13 +216,13 @@ def publish(results: Row, folder: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--size", action="append", choices=list(TOKENS), help="work on this size only; may repeat")
+    parser.add_argument("--size", action="append", choices=SIZES, help="work on this size only; may repeat")
     parser.add_argument("--limit", type=int, help="a trial with N training and N evaluation problems, two steps")
     parser.add_argument("--out", type=Path, help="where the runs are (default: runs/paper)")
     args = parser.parse_args(arguments)
     out = args.out or ROOT / "runs" / ("paper" if args.limit is None else f"paper-{args.limit}")
     try:
-        for size in args.size or TOKENS:
+        for size in args.size or SIZES:
             compress(out / size / "run", config_of(size, model_of(size, out, args.limit), args.limit), PASSES)
         results = collect(out)
     except TokenskipError as error:

@@ -131,12 +131,12 @@ def variant(name: str, group: str, chains: int, achieved: Sequence[float], chang
             row["to_base"] = {"difference": change, "low": change - 0.02, "high": change + 0.02}
         rows.append(row)
     return {"variant": name, "group": group, "about": name, "chains": chains, "training_rows": 6 * chains,
-            "epochs": 2.0, "steps": chains // 2, "loss": 0.1, "rows": rows}  # fmt: skip
+            "epochs": 2.0, "steps": chains // 2, "loss": 0.1, "rows": rows, "between": []}  # fmt: skip
 
 
 def test_the_ablations_say_who_obeys_the_ratio_and_where_data_runs_out(scripts: dict[str, Any]) -> None:
     results = {
-        "ratios": [0.5, 0.6, 0.7, 0.9], "test": N, "chains": 800, "absent": ["lora_8"],
+        "ratios": [0.5, 0.6, 0.7, 0.9], "between": [0.55], "test": N, "chains": 800, "absent": ["lora_8"],
         "variants": [
             variant("base", "Base", 800, (0.51, 0.6, 0.7, 0.9), None),
             variant("no_atoms", "Atoms", 800, (0.5, 0.6, 0.7, 0.9), -0.1),
@@ -144,7 +144,9 @@ def test_the_ablations_say_who_obeys_the_ratio_and_where_data_runs_out(scripts: 
             variant("data_50", "Data", 50, (1.0, 1.0, 1.0, 1.0), -0.01),
         ],
     }  # fmt: skip
+    results["variants"][0]["between"] = [summarise_arm("tokenskip", 0.55, arm(170, 55), arm(190, 100))]
     text = scripts["ablations_page"].page(results)
+    assert "| variant | γ = 0.55 |\n| --- | --: |\n| base | 85.0% / 0.55 |\n" in text
     assert "`base` obeys the ratio (mean error 0.003)." in text
     assert "`no_atoms` obeys the ratio (mean error 0.000); less accurate than base at 4, more at 0 of 4 ratios" in text
     assert "**−10.0 [−12.0, −8.0]**" in text
@@ -159,10 +161,11 @@ def test_the_loop_shows_what_is_there(scripts: dict[str, Any]) -> None:
              "accuracy_after": 0.8}  # fmt: skip
     calibration = {"n_fit": 150, "n_check": 150, "checks": [check],
                    "measured": [{"prompted": 0.5, "achieved": 0.56}], "out_of_reach": [0.4], "error_before": 0.05,
-                   "error_after": 0.01}  # fmt: skip
+                   "error_after": 0.01, "misread": [0.65]}  # fmt: skip
     results = {"calibration": calibration, "beyond": "refused: ratio 0.15 is outside", "rounds": [], "rows": []}
     text = loop.page(results)
     assert "| 0.5 |\n| --: |\n| 0.560 |" in text
+    assert "\nRead as something else, and so left out of the map: 0.65. The map" in text
     assert "| 0.55 | 0.600 | 0.5 | 0.560 | 90.0% | 80.0% |" in text
     assert "0.050 before, 0.010 through the map" in text
     nothing = calibration | {"checks": [], "error_before": None, "error_after": None}
@@ -219,7 +222,7 @@ def test_each_size_of_the_family_is_three_to_four_times_the_one_before(scripts: 
     from tokenskip.embedded.pretrain import SIZES, build_model
     from tokenskip.embedded.tokenizer import load_or_build
 
-    assert list(SIZES) == list(scripts["paper"].TOKENS)
+    assert list(SIZES) == list(scripts["paper"].SIZES)
     tokenizer = load_or_build(model_path())
     counts = [build_model(size, tokenizer).num_parameters() for size in SIZES]
     assert all(3 <= large / small <= 4 for small, large in pairwise(counts))
