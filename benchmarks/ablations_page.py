@@ -23,10 +23,11 @@ def page(results: Results) -> str:
     return f"""# Ablations on the embedded model
 
 Made by `python benchmarks/ablations.py`; every row: [ablations.json](ablations.json). The shipped model is fine-tuned
-anew for every variant, with one thing changed from `base`: {results["chains"]:,} problems and four epochs of six rows a
-chain, a fifth of the steps of the headline run, so the figures are lower; variants with other rows a chain train for as
-many steps. {results["test"]:,} held-out problems, greedy, one seed. Accuracy, then the achieved ratio behind the
-slash; `error` is the mean distance of achieved and asked ratio over the columns.
+anew for every variant, with one thing changed from `base`: {results["chains"]:,} problems and eight epochs of three
+rows a chain, a third of the steps of the headline run, so the figures are lower; variants with other rows a chain train
+for as many steps, those with fewer problems for as many epochs. {results["test"]:,} held-out problems, greedy, one
+seed. Accuracy, then the achieved ratio behind the slash; `error` is the mean distance of achieved and asked ratio over
+the columns.
 {missing}
 {variants_table(results)}
 ## Against base
@@ -101,7 +102,7 @@ def between_section(results: Results) -> str:
     header = ("variant", *(f"γ = {ratio}" for ratio in results["between"]))
     return f"""## Between the trained ratios
 
-Asked for ratios of two decimals, which `base` was never trained on.
+Asked for ratios that `base` was never trained on.
 
 {table(header, rows)}
 """

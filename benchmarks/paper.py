@@ -42,7 +42,7 @@ TOKENS = 20_000_000
 SEED, CHECKPOINTS = 0, 4
 SHIPPED_TOKENS = 54_000_000
 """Of the model that the package ships (its card has the three runs)."""
-CHAINS, STEPS, TEST = 1000, 750, 500
+CHAINS, STEPS, TEST = 1000, 1500, 500
 """Problems that make chains, optimiser steps of the fine-tuning (24 rows each), problems of the evaluation."""
 PASSES: tuple[tuple[tuple[str, ...], tuple[float, ...]], ...] = (
     (("original", "tokenskip", "truncation", "truncation_forced"), (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)),
