@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Extras of the slow tests: a real cluster, a real server, real pages, the package that the scorer is compared with.
-SLOW := dev,parity,playground,ray,serving,tensorboard
+# Extras of the slow tests: a cluster, a server, pages, the documentation, the package that a scorer is compared with.
+SLOW := dev,docs,parity,playground,ray,serving,tensorboard
 # One thread per process: two threads on a small machine wait for each other. Nothing here needs a hub.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
@@ -51,7 +51,7 @@ result-scorers: $(VENV)/slow.stamp
 	$(BIN)/python benchmarks/scorers.py
 
 result-scale: $(VENV)/run.stamp
-	$(BIN)/python benchmarks/scale.py --json docs/results/scale.json
+	$(BIN)/python benchmarks/scale.py --n 1000000 --json docs/results/scale.json
 
 result-reliability: $(VENV)/slow.stamp
 	$(BIN)/python benchmarks/reliability.py

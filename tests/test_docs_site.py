@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,16 @@ RECIPES = [
 
 def test_every_page_is_in_the_site_and_there() -> None:
     assert sorted(pages_of(yaml.safe_load(SITE.read_text(encoding="utf-8"))["nav"])) == PAGES
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    page = (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
+    assert "Trajectory" in page, "the docstrings are not in it"
 
 
 @pytest.mark.parametrize("page", [page for page in TEXTS if blocks(page, "python")])
