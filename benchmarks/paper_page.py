@@ -54,10 +54,10 @@ def page(results: Results) -> str:
     return f"""# The paper's tables on the embedded family
 
 Made by `python benchmarks/paper.py`; every row: [paper.json](paper.json). Sizes of the embedded model, each pretrained
-from random weights for about the same time on one core (so the smaller ones see more tokens of the same stream), then
-compressed with the same settings: chains of {settings["chains"]:,} problems (only right ones are kept), scorer
-`{settings["scorer"]}`, cut `{settings["prune"]["cut"]}`, {settings["steps"]:,} steps of {train["batch_size"]} rows at
-{train["learning_rate"]:g} (`{train["method"]}`), greedy decoding of the same {one:,} held-out problems. One seed.
+from random weights on the same documents for as many tokens, then compressed with the same settings: chains of
+{settings["chains"]:,} problems (only right ones are kept), scorer `{settings["scorer"]}`, cut
+`{settings["prune"]["cut"]}`, {settings["steps"]:,} steps of {train["batch_size"]} rows at {train["learning_rate"]:g}
+(`{train["method"]}`, {train["optimizer"]}), greedy decoding of the same {one:,} held-out problems. One seed.
 
 These models stand in for a family and are weaker than the one that the package ships, which has seen more tokens. That
 one stands beside them as `{SHIPPED}`: a model of size `s` with the training of [the headline run](embedded.md).
