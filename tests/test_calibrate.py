@@ -222,7 +222,7 @@ def test_untrained_ratios_that_are_misread_are_not_prompted(
     assert {row["prompted"] for row in found["checks"]} <= read
     assert found["error_after"] < found["error_before"]
     shown = capsys.readouterr().out
-    assert "read as something else: 0.55, 0.65, 0.75, 0.85, 0.95; the map prompts with the others" in shown
+    assert "read as something else: 0.55, 0.65, 0.75, 0.85, 0.95; the map prompts with none between" in shown
 
 
 def test_an_adapter_that_ignores_the_ratio_cannot_be_calibrated(tmp_path: Path, model_folder: Path) -> None:

@@ -3,7 +3,7 @@
 On development problems (the task's own, or the tail of the training problems) the adapter answers at a grid of ratios;
 half of the problems fit the map (`ratio_map`), the other half says what it is worth: the achieved ratio at each asked
 one, prompted as it is and through the map. An adapter that takes an untrained ratio between two trained ones for
-something else is prompted with ratios that were measured and nothing between them.
+something else is prompted with none between or above them.
 
     achieved ratio = CoT tokens of the adapter / CoT tokens of the untouched model, both summed over the problems
 
@@ -58,6 +58,8 @@ def calibrate(job: Run, *, n: int = 300, grid: Sequence[float] = (), clamp: bool
     usable = ratio_map.understood(points, trained)
     misread = [point[0] for point in points if point not in usable]
     steps = any(prompted > min(trained) for prompted in misread)
+    if steps:
+        usable = [point for point in usable if point[0] in trained or point[0] < min(trained)]
     found = ratio_map.fit(usable, clamp=clamp, steps=steps)
     if found is None:
         reached = ", ".join(f"{prompted:g}: {achieved:.2f}" for prompted, achieved in points)

@@ -32,7 +32,7 @@ def calibrate(
         say(f"not reached, {verb}: {', '.join(f'{ratio:g}' for ratio in found['out_of_reach'])}")
     if found["misread"]:
         read = f"read as something else: {', '.join(f'{ratio:g}' for ratio in found['misread'])}"
-        say(f"{read}{'; the map prompts with the others that were measured' if found['steps'] else ''}")
+        say(f"{read}{'; the map prompts with none between the trained ones' if found['steps'] else ''}")
     if found["error_before"] is not None:
         change = f"{found['error_before']:.3f} -> {found['error_after']:.3f}"
         say(f"mean error {change} on {found['n_check']} other problems")
