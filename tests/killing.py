@@ -1,8 +1,9 @@
 """Kills (-9) a real run again and again at seeded moments, and counts what that cost.
 
 Each start of the command is a process of its own, forked from a server that has only imported the libraries. It tells
-over a pipe what it is about to compute; some milliseconds after a seeded one of these reports it is killed, wherever it
-is then. `benchmarks/reliability.py` writes what comes out into the documents.
+over a pipe what it is about to compute; some milliseconds after a seeded one of these reports it sends itself SIGKILL,
+wherever it is then (from outside, on a busy machine, the kill would come far too late).
+`benchmarks/reliability.py` writes what comes out into the documents.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import signal
 import sys
-import time
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -32,10 +35,29 @@ TIMED = ("timings.jsonl", "results.json", "report.html")
 """Files with times in them: they differ between any two runs."""
 
 
-def _command(arguments: list[str], pipe: Connection) -> None:
+@dataclass(frozen=True)
+class Kill:
+    """`delay_s` behind report number `after` of stage `target`, or behind the first of a later stage."""
+
+    target: str
+    after: int
+    delay_s: float
+
+
+def _command(arguments: list[str], pipe: Connection, kill: Kill | None) -> None:
     """`tokenskip ARGUMENTS`, which reports (stage, file, rows or steps) before or after it computes them."""
     from tokenskip import cli, console, pipeline
     from tokenskip.store import RunFolder
+
+    seen = 0
+
+    def tell(stage: str, name: str, n: int) -> None:
+        nonlocal seen
+        pipe.send((stage, name, n))
+        if kill is not None:
+            seen += stage == kill.target
+            if seen > kill.after or STAGES.index(stage) > STAGES.index(kill.target):
+                threading.Timer(kill.delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
     grow, stage, write_dataset, report = RunFolder.grow, console._Bars.stage, pipeline.write_dataset, pipeline.report
 
@@ -44,7 +66,7 @@ def _command(arguments: list[str], pipe: Connection) -> None:
             work = make(*job)
 
             def counted(window: Any) -> Any:
-                pipe.send((options["title"].split()[0], f"{self.path.name}/{name}", len(window)))
+                tell(options["title"].split()[0], f"{self.path.name}/{name}", len(window))
                 return work(window)
 
             return counted
@@ -60,17 +82,17 @@ def _command(arguments: list[str], pipe: Connection) -> None:
                 nonlocal calls
                 calls += 1
                 if name == "train" and calls > 2:  # the first two say how long it is and where it goes on
-                    pipe.send(("train", "steps", n))
+                    tell("train", "steps", n)
                 advance(n, total=total)
 
             yield counted
 
     def watched_dataset(job: Any) -> None:
-        pipe.send(("dataset", "", 0))
+        tell("dataset", "", 0)
         write_dataset(job)
 
     def watched_report(job: Any) -> Path:
-        pipe.send(("report", "", 0))
+        tell("report", "", 0)
         return report(job)
 
     RunFolder.grow, console._Bars.stage = watched_grow, watched_stage  # type: ignore[method-assign]
@@ -90,28 +112,19 @@ class Runs:
         self.computed: Counter[str] = Counter()
         self.kills: Counter[str] = Counter()
 
-    def start(
-        self, arguments: list[str], target: str | None = None, after: int = 0, delay_s: float = 0.0
-    ) -> int | None:
-        """Run the command to its end, or kill it `delay_s` behind its report number `after` of stage `target`, or as
-        soon as a later stage reports; returns its exit code."""
+    def start(self, arguments: list[str], kill: Kill | None = None) -> int | None:
+        """Run the command to its end, or until it is killed; returns its exit code."""
         ours, theirs = self.context.Pipe(duplex=False)
-        process = self.context.Process(target=_command, args=(arguments, theirs))
+        process = self.context.Process(target=_command, args=(arguments, theirs, kill))
         process.start()
         theirs.close()
-        seen, killed, stage = 0, False, ""
+        stage = ""
         while True:
             try:
                 stage, name, n = ours.recv()
             except (EOFError, OSError):
                 break
             self.computed[name] += n
-            seen += stage == target
-            late = target is not None and STAGES.index(stage) > STAGES.index(target)
-            if target is not None and not killed and (seen > after or late):
-                time.sleep(delay_s)
-                process.kill()
-                killed = True
         process.join()
         self.kills[stage] += process.exitcode == -9
         return process.exitcode
@@ -139,7 +152,7 @@ def survive(folder: Path, model: Path, seed: int) -> dict[str, Any]:
     arguments = ["run", recipe_file, "--out", str(folder / "b" / "run")]
     for target in PLAN:
         once = target in ("dataset", "report")  # they are written as a whole
-        killed.start(arguments, target, after=0 if once else rng.randrange(2), delay_s=rng.uniform(0, 0.02))
+        killed.start(arguments, Kill(target, after=0 if once else rng.randrange(2), delay_s=rng.uniform(0, 0.02)))
     assert killed.start(arguments) == 0, "the last start did not end well"
     expected, got = files_of(folder / "a" / "run"), files_of(folder / "b" / "run")
     rows = {name: [data.splitlines() for data in (expected[name], got.get(name, b""))]
