@@ -70,7 +70,7 @@ def test_a_map_by_hand() -> None:
 def test_a_ratio_that_was_just_missed_is_reached() -> None:
     found = RatioMap(((0.51, 0.5), (0.89, 0.9)))
     assert [found.prompted(ratio) for ratio in (0.5, 0.49, 0.9)] == [0.5, 0.5, 0.9]
-    assert not found.reaches(0.48)
+    assert not found.reaches(0.47)
 
 
 def test_a_model_that_reads_trained_ratios_only_is_prompted_with_no_other() -> None:

@@ -21,7 +21,9 @@ from tokenskip.errors import ConfigError
 DIGITS = 2
 """Decimals of a prompted ratio: models are trained on one or two."""
 SLACK = 0.02
-"""A ratio that was missed by no more than this counts as reached: measured ratios are that uncertain."""
+"""How uncertain a measured ratio is."""
+REACH = 0.03
+"""A ratio that no prompt reached, but one missed by no more than this, is not refused: it gets that prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,10 @@ class RatioMap:
 
     @property
     def _bounds(self) -> tuple[float, float]:
-        return round(self.low - SLACK, 4), round(self.high + SLACK, 4)
+        return round(self.low - REACH, 4), round(self.high + REACH, 4)
 
     def reaches(self, ratio: float) -> bool:
-        """Whether `ratio` lies between measured ones, give or take `SLACK`; the whole chain needs no prompt."""
+        """Whether `ratio` lies between measured ones, give or take `REACH`; the whole chain needs no prompt."""
         low, high = self._bounds
         return ratio == 1 or low <= ratio <= high
 
