@@ -167,6 +167,8 @@ def test_a_run_that_was_evaluated_gets_rounds_beside_it(tmp_path: Path, model_fo
     late = "rounds={count: 1, tolerance: 0.1, adopt: false}"
     arms = "evaluate.arms=[original,tokenskip,tokenskip_longer]"
     run(tmp_path / "run", recipe_file, late, arms)
+    shutil.rmtree(tmp_path / "run" / "control-longer" / "adapter")
+    run(tmp_path / "run", recipe_file, late, arms)  # as after a stop: the folders inside can be read again
     assert (tmp_path / "run" / WEIGHTS).read_bytes() == before
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     names = list(dict.fromkeys(arm["arm"] for arm in results["arms"]))

@@ -101,9 +101,14 @@ class Run:
         return found
 
     def sub_folder(self, weights: str, **changes: Any) -> RunFolder:
-        """The folder inside this run where other weights are trained, under this configuration with `changes`."""
+        """The folder inside this run where other weights are trained, under this configuration with `changes`.
+
+        Nothing is evaluated in it, and arms that need what it lacks (rounds) would make it unreadable.
+        """
         name = weights_folder(weights)
-        return RunFolder(self.folder.path / name, self.config.model_copy(update={"name": name, **changes}))
+        evaluate = self.config.evaluate.model_copy(update={"arms": ("original",)})
+        changes = {"name": name, "evaluate": evaluate, **changes}
+        return RunFolder(self.folder.path / name, self.config.model_copy(update=changes))
 
     def free(self) -> None:
         """Let go of every loaded model, and of the actors that hold some."""
