@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Extras of the slow tests: a cluster, a server, pages, the documentation, the package that a scorer is compared with.
 SLOW := dev,docs,parity,playground,ray,serving,tensorboard
+# The llmlingua package counts words in cl100k, which tiktoken downloads; this wheel carries the file.
+CL100K := llama-index-core==0.14.25
 # One thread per process: two threads on a small machine wait for each other. Nothing here needs a hub.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
@@ -14,7 +16,11 @@ export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export TOKENIZERS_PARALLELISM ?= false
 
 # every figure in the docs, in the order in which they need each other; each part alone: make result-paper
-RESULTS := headline embedded-model scoring scorers scale reliability auto paper ablations loop
+RESULTS := headline embedded-model scoring scorers scale reliability auto paper ablations loop harnesses
+# GSM8K's questions and solutions, a JSONL file; without it the scoring benchmark takes chains of the embedded family
+DATA ?=
+
+test-slow result-scoring: export TIKTOKEN_CACHE_DIR ?= $(CURDIR)/$(VENV)/cl100k/llama_index/core/_static/tiktoken_cache
 
 .PHONY: demo test check test-slow headline results $(RESULTS:%=result-%) docs constraints audit clean
 
@@ -43,21 +49,26 @@ result-embedded-model: $(VENV)/run.stamp
 	$(BIN)/python -m tokenskip.embedded.card
 
 result-scoring: $(VENV)/slow.stamp
-	mkdir -p runs
-	$(BIN)/python benchmarks/scoring.py --json runs/scoring.json
-	$(BIN)/python benchmarks/scoring.py --decisions --json runs/scoring-decisions.json
+	$(BIN)/python benchmarks/scoring_page.py $(if $(DATA),--data $(DATA))
 
 result-scorers: $(VENV)/slow.stamp
 	$(BIN)/python benchmarks/scorers.py
 
 result-scale: $(VENV)/run.stamp
-	$(BIN)/python benchmarks/scale.py --n 1000000 --json docs/results/scale.json
+	$(BIN)/python benchmarks/scale.py --n 1000000 --publish
 
 result-reliability: $(VENV)/slow.stamp
 	$(BIN)/python benchmarks/reliability.py
 
 result-auto result-paper result-ablations result-loop: result-%: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/$*.py
+
+# these tools pin packages of their own, so they get an environment of their own
+result-harnesses:
+	test -x $(VENV)-harnesses/bin/python || $(PYTHON) -m venv $(VENV)-harnesses
+	$(VENV)-harnesses/bin/pip install -q -c constraints.txt torch
+	$(VENV)-harnesses/bin/pip install -q -e '.[serving]' 'lm-eval[api,hf]==0.4.13' inspect-ai==0.3.285
+	$(VENV)-harnesses/bin/python examples/harnesses/run.py -n 100 -o docs/results/harnesses.md
 
 docs: $(VENV)/run.stamp
 	$(BIN)/python docs/make_cli.py
@@ -80,7 +91,7 @@ audit: $(VENV)/run.stamp
 	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VENV)-harnesses runs
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -94,4 +105,5 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 
 $(VENV)/slow.stamp: $(VENV)/dev.stamp
 	$(BIN)/pip install -q -c constraints.txt -e '.[$(SLOW)]'
+	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/cl100k $(CL100K)
 	touch $@

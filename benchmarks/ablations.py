@@ -21,7 +21,8 @@ from itertools import islice
 from pathlib import Path
 
 from ablations_page import page
-from headline import RECIPE, ROOT, Lines
+from headline import RECIPE, Lines
+from pages import RESULTS, ROOT
 from paper import measured
 
 from tokenskip import pipeline
@@ -282,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TokenskipError as error:
         print(f"ablations: {error}", file=sys.stderr)
         sys.exit(2)
-    folder = ROOT / "docs" / "results" if args.limit is None else bench.out / "published"
+    folder = RESULTS if args.limit is None else bench.out / "published"
     publish(results, folder)
     print(f"{folder / 'ablations.md'}: {len(results['variants'])} of {len(VARIANTS)} variants")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from paper_page import table
+from pages import table
 
 from tokenskip.dataset import FEW_STEPS
 from tokenskip.report import pct, signed

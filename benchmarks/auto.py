@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import RESULTS
 
 from tokenskip.config import PAPER_RATIOS, check_config
 from tokenskip.embedded import adapter_path, family
@@ -34,7 +35,6 @@ from tokenskip.stats import bootstrap_mean
 from tokenskip.tasks.embedded import EmbeddedTask
 from tokenskip.types import Sampling
 
-ROOT = Path(__file__).resolve().parent.parent
 BUDGETS = (0.55, 0.65, 0.75, 0.85)
 """Shares of the whole chain's mean tokens that a policy may spend."""
 PRICES = np.concatenate(([0.0], np.geomspace(1e-5, 0.1, 400)))
@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Would a ratio per request pay?")
     parser.add_argument("--n", type=int, default=2000, help="development problems, half of them to fit on")
     parser.add_argument("--rows", type=Path, default=Path("runs/auto.jsonl"), help="where the answers are kept")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "auto.md")
+    parser.add_argument("--out", type=Path, default=RESULTS / "auto.md")
     args = parser.parse_args(arguments)
     text, pays = page(measured(answer_all(args.n, args.rows)))
     args.out.parent.mkdir(parents=True, exist_ok=True)

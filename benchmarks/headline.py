@@ -21,9 +21,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pages import ROOT, fill
+
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.embedded import adapter_path
-from tokenskip.errors import ConfigError, RunError, TokenskipError
+from tokenskip.errors import ConfigError, TokenskipError
 from tokenskip.evaluate import read_arm
 from tokenskip.metrics import Paired, arm_label, paired_difference
 from tokenskip.pipeline import Run, run
@@ -32,10 +34,10 @@ from tokenskip.report import markdown_table, pct, signed, summary
 from tokenskip.results import load_results
 from tokenskip.store import ADAPTER, RunFolder
 
-ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "src" / "tokenskip" / "recipes" / "embedded.yaml"
 IMAGES = ("curve.png", "ratio.png", "example.png")
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+README_RATIO = 0.6
+"""The ratio at which the README shows the arms beside TokenSkip; that one stands there at every ratio."""
 N_PROBLEMS = 20
 """Problems of which `embedded.json` keeps every arm's output; the run's own results.json has more."""
 ADAPTER_CONFIG = "adapter_config.json"
@@ -209,24 +211,13 @@ def readme_section(results: Results, found: Sequence[Target]) -> str:
     missed = [one.claim for one in measured if not one.met]
     verdict = f"{len(measured) - len(missed)} of {len(found)} targets fixed beforehand are met"
     verdict += f"; not met: {'; '.join(missed)}." if missed else "."
+    chosen = [arm for arm in results["arms"] if arm["arm"] == "tokenskip" or arm["ratio"] in (None, README_RATIO)]
     return f"""{summary(results)}
 
-{markdown_table(results)}
-{verdict} Paired differences, tests and warnings: [docs/results/embedded.md](docs/results/embedded.md).
+{markdown_table({**results, "arms": chosen})}
+{verdict} All arms at every ratio, paired
+differences, tests and warnings: [docs/results/embedded.md](docs/results/embedded.md).
 """
-
-
-def fill(text: str, section: str) -> str:
-    """`text` with `section` between the two markers.
-
-    Raises:
-        RunError: the markers are not there, once each and in order.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise RunError(f"README.md has no {BEGIN} … {END} to write the results between")
-    return f"{before}{BEGIN}\n{section}{END}{after}"
 
 
 def small_json(results: Results, found: Sequence[Target]) -> str:
@@ -240,15 +231,15 @@ def publish(run_dir: Path, results: Results, found: Sequence[Target], root: Path
     for folder in ("docs/results", "docs/images"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     tried = root / "docs/results" / TRIED
-    note = f"\n## What was tried\n\n[{TRIED}]({TRIED}) tells what each attempt gave.\n" if tried.exists() else ""
+    note = f"\n## What was tried\n\n[{TRIED}]({TRIED}) tells what did not work, and why.\n" if tried.exists() else ""
     (root / "docs/results/embedded.md").write_text(page(results, found) + note, encoding="utf-8")
     (root / "docs/results/embedded.json").write_text(small_json(results, found), encoding="utf-8")
     for name in IMAGES:
         shutil.copyfile(run_dir / name, root / "docs/images" / name)
     readme = root / "README.md"
     section = readme_section(results, found)
-    text = readme.read_text(encoding="utf-8") if readme.exists() else f"{BEGIN}\n{END}\n"
-    readme.write_text(fill(text, section), encoding="utf-8")
+    text = readme.read_text(encoding="utf-8") if readme.exists() else "<!-- results:begin -->\n<!-- results:end -->\n"
+    readme.write_text(fill(text, "results", section), encoding="utf-8")
 
 
 def card(results: Results, config: RunConfig) -> str:

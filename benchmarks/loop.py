@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from ablations_page import difference
-from headline import ROOT, Lines
+from headline import Lines
+from pages import RESULTS, ROOT, table
 from paper import PASSES, compress, config_of, measured, model_of
-from paper_page import table
 
 from tokenskip import pipeline
 from tokenskip.calibrate import calibrate
@@ -103,12 +103,12 @@ def page(results: Row) -> str:
     """docs/results/loop.md."""
     parts = [calibration_section(results)] if results["calibration"] else []
     parts += [rounds_section(results)] if results["rounds"] else []
-    return f"""# The closed loop on the embedded model
+    head = f"""# The closed loop on the embedded model
 
 Made by `python benchmarks/loop.py` from the size `{SIZE}` of [paper.md](paper.md), a weaker model than the shipped
 one; every number: [loop.json](loop.json). One seed.
-
-{"".join(parts)}"""
+"""
+    return "\n".join((head, *parts))
 
 
 def calibration_section(results: Row) -> str:
@@ -138,7 +138,6 @@ Achieved ratio on {found["n_fit"]} development problems by what was prompted; tr
 
 {table(header, rows, 0)}
 Of the asked ratios no prompt reached: {out}. Asked for {BEYOND:g}, the map's answer is: {results["beyond"]}.
-
 """
 
 
@@ -174,8 +173,7 @@ Accuracy and achieved ratio on {n:,} held-out problems; `error` is the mean dist
 {table(("arm", "trained on", *(f"γ = {ratio}" for ratio in RATIOS), "error"), rows, 2)}
 Points of accuracy against the first fine-tuning, paired by problem (95% bootstrap); what excludes 0 is **bold**.
 
-{table(("arm", "γ", "points"), apart, 1)}{_not_run(results)}
-"""
+{table(("arm", "γ", "points"), apart, 1)}{_not_run(results)}"""
 
 
 def _not_run(results: Row) -> str:
@@ -208,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TokenskipError as error:
         print(f"loop: {error}", file=sys.stderr)
         sys.exit(2)
-    folder = ROOT / "docs" / "results" if args.limit is None else out / "published"
+    folder = RESULTS if args.limit is None else out / "published"
     publish(results, folder)
     print(folder / "loop.md")
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from headline import RECIPE, ROOT, Lines
+from headline import RECIPE, Lines
+from pages import RESULTS, ROOT
 from paper_page import GAMMAS, SHIPPED, page
 
 from tokenskip import pipeline
@@ -167,7 +168,7 @@ def collect(out: Path) -> Row:
         folders[size] = RunFolder(path, config)
         rows += [{"size": size, **row} for row in measured(folders[size])]
         sizes.append(about(size, Path(config.model.path), folders[size]))
-    found = shipped(ROOT / "docs" / "results" / "embedded.json")
+    found = shipped(RESULTS / "embedded.json")
     held = held_up(folders)
     if found:
         sizes.append(found[0])
@@ -228,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TokenskipError as error:
         print(f"paper: {error}", file=sys.stderr)
         sys.exit(2)
-    folder = ROOT / "docs" / "results" if args.limit is None else out / "published"
+    folder = RESULTS if args.limit is None else out / "published"
     publish(results, folder)
     print(f"{folder / 'paper.md'}: {len(results['sizes'])} sizes, {len(results['rows'])} rows")
 

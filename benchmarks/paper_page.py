@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pages import table
+
 from tokenskip.arms import ARMS
 from tokenskip.report import pct, signed
 
@@ -128,12 +130,6 @@ def names(results: Results) -> list[str]:
 def family(results: Results) -> list[str]:
     """The sizes that were pretrained and compressed in the same way."""
     return [size for size in names(results) if size != SHIPPED]
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Markdown; the first `left` columns are text, the others numbers."""
-    marks = ["---"] * left + ["--:"] * (len(header) - left)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, marks, *rows)) + "\n"
 
 
 def sizes_table(sizes: Sequence[Mapping[str, Any]]) -> str:

@@ -19,18 +19,18 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pages import RESULTS, ROOT, fill, table
+
 from tokenskip.progress import Advance
 
-ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
 sys.path.insert(0, str(TESTS))
-RESULT, PAGE = ROOT / "docs" / "results" / "reliability.json", ROOT / "docs" / "reliability.md"
-BEGIN, END = "<!-- measured:begin -->\n", "<!-- measured:end -->\n"
+RESULT, PAGE = RESULTS / "reliability.json", ROOT / "docs" / "reliability.md"
 SEEDS = (0, 1, 2)
 N_ROWS = 256
 FAULTS = {
@@ -159,7 +159,7 @@ def engines() -> dict[str, Any]:
 def markdown(result: dict[str, Any]) -> str:
     """The measured part of docs/reliability.md: a paragraph for each part that was measured."""
     shown = {"kills": show_kills, "faults": show_faults, "fuzz": show_fuzz, "engines": show_engines}
-    return "\n\n".join(show(result[name]) for name, show in shown.items() if name in result) + "\n"
+    return "\n".join(show(result[name]) for name, show in shown.items() if name in result)
 
 
 def show_kills(killed: dict[str, Any]) -> str:
@@ -171,20 +171,21 @@ def show_kills(killed: dict[str, Any]) -> str:
         f"{killed['rows_lost']} rows lost, {killed['rows_doubled']} rows doubled. Besides the "
         f"{killed['rows_computed']:,} rows and {killed['steps']:,} training steps of undisturbed runs, "
         f"{killed['rows_computed_again']:,} rows (the windows in flight) and {killed['steps_again']:,} steps (since "
-        f"the last checkpoint) were computed again. Kills by stage:\n\n{grid(list(stages), [list(stages.values())])}"
+        f"the last checkpoint) were computed again. Kills by stage:\n\n"
+        + table(list(stages), [list(stages.values())], 0)
     )
 
 
 def show_faults(counts: dict[str, int]) -> str:
     """A table of kinds."""
-    return "**Faults.** Tests that inject them, all passed:\n\n" + grid(["fault", "tests"], list(counts.items()))
+    return "**Faults.** Tests that inject them, all passed:\n\n" + table(("fault", "tests"), list(counts.items()))
 
 
 def show_fuzz(fuzzed: dict[str, Any]) -> str:
     """A sentence."""
     return (
         f"**Hostile input.** {sum(fuzzed['drawn'].values()):,} inputs drawn for {len(fuzzed['drawn'])} properties, and "
-        f"{fuzzed['fixed']} fixed cases (bombs, paths, scripts): no traceback, no hang, nothing executed."
+        f"{fuzzed['fixed']} fixed cases (bombs, paths, scripts): no traceback, no hang, nothing executed.\n"
     )
 
 
@@ -196,18 +197,8 @@ def show_engines(ran: dict[str, Any]) -> str:
     return (
         f"**Engines.** Seconds of `generate` for {ran['rows']} rows on {ran['cores']} cores at a load average of "
         f"{ran['load']}: up to the first window of rows (imports, cluster, actors, models), and behind it:\n\n"
-        + grid(["", *next(iter(ran["seconds"].values()))], rows)
+        + table(["", *next(iter(ran["seconds"].values()))], rows)
     )
-
-
-def grid(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, ["--:"] * len(head), *rows))
-
-
-def fill(page: str, text: str) -> str:
-    """The page with `text` between its markers."""
-    return page[: page.index(BEGIN) + len(BEGIN)] + text + page[page.index(END) :]
 
 
 def main() -> None:
@@ -219,7 +210,7 @@ def main() -> None:
     for name in parser.parse_args().only:
         result[name] = parts[name]()
         RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), markdown(result)), encoding="utf-8")
+        PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), "measured", markdown(result)), encoding="utf-8")
 
 
 if __name__ == "__main__":

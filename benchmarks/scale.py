@@ -1,6 +1,7 @@
 """Memory and throughput against the number of trajectories: grade -> score (random) -> prune -> dataset on one core.
 
     OMP_NUM_THREADS=1 python benchmarks/scale.py --n 100000 --json scale.json
+    OMP_NUM_THREADS=1 python benchmarks/scale.py --n 1000000 --publish    # the figures of docs/reliability.md
 
 Writes N synthetic completions, as `generate` would have, and takes them through the real stages of a run folder, each
 size in a process of its own so that peaks do not mix. Besides N the sizes N/10 and N/100 are run, so that growth shows.
@@ -24,6 +25,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from pages import RESULTS, ROOT, fill, table
 
 from tokenskip import pipeline
 from tokenskip.config import RunConfig, check_config
@@ -141,14 +144,17 @@ def show(one: dict[str, Any]) -> None:
 
 def markdown(result: dict[str, Any]) -> str:
     """The table of docs/reliability.md: rows per second of CPU time, which other programs disturb least."""
-    lines = ["| trajectories | grade | score (random) | prune | dataset | peak resident |", "|" + " --: |" * 6]
+    rows = []
     for one in result["sizes"]:
-        rates = " | ".join(f"{one['rows_per_cpu_s'][stage]:,.0f}/s" for stage in STAGES)
-        lines.append(f"| {one['n']:,} | {rates} | {one['peak_rss_mib']:,.0f} MiB |")
+        rates = (f"{one['rows_per_cpu_s'][stage]:,.0f}/s" for stage in STAGES)
+        rows.append([f"{one['n']:,}", *rates, f"{one['peak_rss_mib']:,.0f} MiB"])
     if result["growth"]:
-        growth = " | ".join(f"{result['growth'][stage]:.2f}" for stage in STAGES)
-        lines.append(f"| exponent of CPU time | {growth} | |")
-    return "\n".join(lines) + "\n"
+        rows.append(["exponent of CPU time", *(f"{result['growth'][stage]:.2f}" for stage in STAGES), ""])
+    start, peaks = result["peak_rss_mib_by_stage"]["start"], [one["peak_rss_mib"] for one in result["sizes"]]
+    return table(("trajectories", "grade", "score (random)", "prune", "dataset", "peak resident"), rows, 0) + (
+        f"\nOf the resident memory, {start:,.0f} MiB are imports, there before the first row; the largest size takes "
+        f"{peaks[-1] - peaks[0]:+,.0f} MiB more than the smallest.\n"
+    )
 
 
 def main() -> None:
@@ -156,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--n", type=int, default=100_000, help="trajectories of the largest size")
     parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--publish", action="store_true", help="into docs/results/scale.json and docs/reliability.md")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.n < 1:
@@ -163,16 +170,19 @@ def main() -> None:
     if options.inside:
         options.json.write_text(json.dumps(measure(options.n, options.inside)), encoding="utf-8")
         return
-    sizes = []
+    file, sizes = RESULTS / "scale.json" if options.publish else options.json, []
     for n in sorted({n for n in (options.n // 100, options.n // 10) if n >= 100} | {options.n}):
         sizes.append(measure_apart(n))
         show(sizes[-1])
         result = report(sizes)
-        if options.json:  # after every size: the last takes longest
-            options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        if file:  # after every size: the last takes longest
+            file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for stage, exponent in result["growth"].items():
         print(f"{stage}: CPU time grows with rows^{exponent} between the two largest sizes")
     print(markdown(result))
+    if options.publish:
+        page = ROOT / "docs" / "reliability.md"
+        page.write_text(fill(page.read_text(encoding="utf-8"), "scale", markdown(result)), encoding="utf-8")
 
 
 if __name__ == "__main__":

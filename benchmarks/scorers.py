@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from headline import RECIPE, ROOT, Lines
+from headline import RECIPE, Lines
+from pages import RESULTS, ROOT
 from scipy.stats import spearmanr
 from scorers_page import page
 
@@ -356,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TokenskipError as error:
         print(f"scorers: {error}", file=sys.stderr)
         sys.exit(2)
-    folder = ROOT / "docs" / "results" if args.limit == LIMIT and not args.out else out / "published"
+    folder = RESULTS if args.limit == LIMIT and not args.out else out / "published"
     publish(results, folder)
     print(f"{folder / 'scorers.md'}: {len(results['scorers'])} scorers, {time.process_time() - begin:.0f} CPU-seconds")
 

@@ -9,13 +9,14 @@ are compared one by one. Writes JSON, the first thread count on top and all of t
   once per ratio, so this follows from the texts' lengths alone (`mean_tokens`) and bounds the speedup, but for how well
   each side uses the machine: shorter texts, larger ratio. `--data` with your own texts says what you can expect;
 - `sgemm_share`: ours, in useful arithmetic per CPU-second, as a share of what a large square-ish float32 matrix product
-  reaches just before and after. Counted are the encoder's matrix products over real tokens (projections, feed-forward,
-  attention scores and their use); not counted: padding, embeddings, softmax, GELU, LayerNorm, tokenizing, cutting.
+  reaches just before and after (the best of some bursts). Counted are the encoder's matrix products over real tokens
+  (projections, feed-forward, attention scores and their use); not counted: padding, embeddings, softmax, GELU,
+  LayerNorm, tokenizing, cutting.
 
 With `--decisions` it measures instead what lower precision changes, on a trained model (`--model`, by default the
 embedded one): the share of texts and of words that come out otherwise than in float32. `--trained-xlmr` fits an
 XLM-R of its own to the data first. With `--memory` it measures the peak of resident memory of `tokenskip prune FILE`,
-on a tenth of the texts and on all of them, for several scorers with the embedded models. Neither needs `llmlingua`.
+on a tenth of the texts, half and all of them, for several scorers with the embedded models. Neither needs `llmlingua`.
 
     python benchmarks/scoring.py --size base --texts 16 --data GSM8K.jsonl
     python benchmarks/scoring.py --decisions --texts 100
@@ -34,8 +35,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -124,45 +126,59 @@ def model_flops(lengths: list[int], size: str) -> float:
 
 
 def measure(path: Path, texts: list[str], n_reference: int, size: str, threads: int) -> dict[str, Any]:
-    """One thread count: CPU-seconds per text of both, and whether they agree."""
+    """One thread count: CPU-seconds per text of both, and whether they agree.
+
+    As many rounds as reference texts, so that what else the machine does falls on both sides: in each, ours scores all
+    texts and the package one. Figures are the rounds' medians, `*_range` their least and greatest.
+    """
     from llmlingua import PromptCompressor
 
     from tokenskip.scorers.llmlingua_rule import LLMLinguaRule
 
-    torch.set_num_threads(threads)
     rule = LLMLinguaRule(str(path), device="cpu")
-    rule.compress(texts[:1], RATES)
-    peak = peak_flops(SHAPES[size]["hidden_size"], SHAPES[size]["intermediate_size"])
-    begin, wall = time.process_time(), time.perf_counter()
-    ours = rule.compress(texts, RATES)
-    ours_s, ours_wall = (time.process_time() - begin) / len(texts), (time.perf_counter() - wall) / len(texts)
-    lengths = [len(rule.tokenizer.tokenize(text)) + 2 for text in texts]
-    flops = model_flops(lengths, size) / len(texts)
-    peak = max(peak, peak_flops(SHAPES[size]["hidden_size"], SHAPES[size]["intermediate_size"]))
     official = PromptCompressor(str(path), device_map="cpu", use_llmlingua2=True, model_config={})
     torch.set_num_threads(threads)
-    sample = texts[:: max(1, len(texts) // n_reference)][:n_reference]
-    theirs = []
-    begin, wall = time.process_time(), time.perf_counter()
-    for text in sample:
-        theirs.append([official.compress_prompt(text, rate=rate)["compressed_prompt"] for rate in RATES])
-    theirs_s = (time.process_time() - begin) / len(sample)
-    theirs_wall = (time.perf_counter() - wall) / len(sample)
+    rule.compress(texts[:1], RATES)
+    shape = SHAPES[size]["hidden_size"], SHAPES[size]["intermediate_size"]
+    lengths = [len(rule.tokenizer.tokenize(text)) + 2 for text in texts]
+    flops = model_flops(lengths, size) / len(texts)
+    rounds, identical = [], True
+    peak = peak_flops(*shape)
+    for text in texts[:: max(1, len(texts) // n_reference)][:n_reference]:
+        ours, ours_s, ours_wall = timed(lambda: rule.compress(texts, RATES))
+        theirs, theirs_s, theirs_wall = timed(
+            lambda text=text: [official.compress_prompt(text, rate=rate)["compressed_prompt"] for rate in RATES]
+        )
+        identical &= ours[texts.index(text)] == theirs
+        before, peak = peak, peak_flops(*shape)
+        ours_s, ours_wall = ours_s / len(texts), ours_wall / len(texts)
+        best = max(before, peak)
+        rounds.append((ours_s, theirs_s, ours_wall, theirs_wall, theirs_s / ours_s, best, flops / ours_s / best))
+    ours_s, theirs_s, ours_wall, theirs_wall, speedup, best, share = map(median, zip(*rounds, strict=True))
     return {
         "threads": threads,
         "ours_cpu_s": round(ours_s, 4),
         "official_cpu_s": round(theirs_s, 4),
         "ours_wall_s": round(ours_wall, 4),
         "official_wall_s": round(theirs_wall, 4),
-        "speedup_cpu": round(theirs_s / ours_s, 2),
+        "speedup_cpu": round(speedup, 2),
+        "speedup_cpu_range": [round(pick(one[4] for one in rounds), 2) for pick in (min, max)],
         "flop_ratio": round(len(RATES) * model_flops([512], size) / flops, 2),
         "mean_tokens": round(sum(lengths) / len(lengths), 1),
-        "sgemm_gflops": round(peak / 1e9, 1),
-        "sgemm_share": round(flops / ours_s / peak, 3),
-        "identical": [ours[texts.index(text)] for text in sample] == theirs,
+        "sgemm_gflops": round(best / 1e9, 1),
+        "sgemm_share": round(share, 3),
+        "sgemm_share_range": [round(pick(one[6] for one in rounds), 3) for pick in (min, max)],
+        "identical": identical,
         "n_texts": len(texts),
-        "n_reference": len(sample),
+        "n_reference": len(rounds),
     }
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What `work` returns, its CPU-seconds and its seconds on the clock."""
+    begin, wall = time.process_time(), time.perf_counter()
+    result = work()
+    return result, time.process_time() - begin, time.perf_counter() - wall
 
 
 def cutter(scorer: str, model: str, dtype: str) -> Callable[[list[str]], list[list[str]]]:
@@ -209,7 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", choices=SHAPES, default="base")
     parser.add_argument("--texts", type=int, default=24, help="texts that ours scores")
-    parser.add_argument("--reference", type=int, default=3, help="of these, texts that the package scores as well")
+    parser.add_argument("--reference", type=int, default=3, help="rounds; in each the package scores one text as well")
     parser.add_argument("--data", type=Path, help="JSONL with question and answer, or cot")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--decisions", action="store_true", help="what lower precision changes, instead")
@@ -223,7 +239,8 @@ def main() -> None:
     texts = load_texts(args.data, args.texts)
     if args.memory:
         scorers = [args.scorer] if args.scorer else list(PRUNE)
-        write({"n_texts": len(texts), "scorers": {scorer: memory(texts, scorer) for scorer in scorers}}, args.json)
+        found = {scorer: memory(texts, scorer, (10, 2, 1)) for scorer in scorers}
+        write({"n_texts": len(texts), "scorers": found}, args.json)
         return
     if args.decisions:
         torch.set_num_threads(args.threads[0])
@@ -246,12 +263,12 @@ PRUNE = {
 }
 
 
-def memory(texts: list[str], scorer: str) -> dict[str, Any]:
+def memory(texts: list[str], scorer: str, parts: Sequence[int] = (10, 1)) -> dict[str, Any]:
     """Peak resident MiB and CPU-seconds of pruning a tenth of the texts, and all of them, each in a fresh process."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "in.jsonl", Path(folder) / "out.jsonl"
-        for n in (len(texts) // 10, len(texts)):
+        for n in (len(texts) // part for part in parts):
             rows = [{"id": str(i), "cot": text, "answer": "1"} for i, text in enumerate(texts[:n])]
             source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
             options = [*PRUNE[scorer], "--model", "embedded", "--ratio", "0.5", "--ratio", "0.7", "--preview", "0"]

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
+import auto
 import numpy as np
 import pytest
 
 from tokenskip.config import PAPER_RATIOS
-
-FILE = Path(__file__).parents[1] / "benchmarks" / "auto.py"
-
-
-@pytest.fixture(scope="module")
-def auto() -> Any:
-    spec = importlib.util.spec_from_file_location("auto", FILE)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["auto"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def rows(n: int = 200, *, seen: bool) -> list[dict[str, Any]]:
@@ -44,20 +29,20 @@ def rows(n: int = 200, *, seen: bool) -> list[dict[str, Any]]:
     return made
 
 
-def test_a_difficulty_that_can_be_seen_pays(auto: Any) -> None:
+def test_a_difficulty_that_can_be_seen_pays() -> None:
     text, pays = auto.page(auto.measured(rows(seen=True)))
     assert pays
     assert "| length of the question (5 classes) | 75% | 0.5, 1.0 | 75.0 | 100.0% | 50.0% (0.7 / 0.8) | +50.0 [" in text
 
 
-def test_a_difficulty_that_cannot_be_seen_does_not(auto: Any) -> None:
+def test_a_difficulty_that_cannot_be_seen_does_not() -> None:
     text, pays = auto.page(auto.measured(rows(seen=False)))
     assert not pays
     assert 'so γ="auto" is left out' in text
     assert "| oracle (shortest right answer) | – | per problem | 75.0 | 100.0% |" in text
 
 
-def test_a_fixed_ratio_between_two_is_a_coin(auto: Any) -> None:
+def test_a_fixed_ratio_between_two_is_a_coin() -> None:
     data = auto.measured(rows(seen=True))
     mixed, between = auto.fixed_at(data, 95.0)
     assert between == "0.9 / 1.0"
@@ -66,7 +51,7 @@ def test_a_fixed_ratio_between_two_is_a_coin(auto: Any) -> None:
     assert auto.fixed_at(data, 500.0)[1] == "1.0"
 
 
-def test_no_policy_spends_more_than_its_budget(auto: Any) -> None:
+def test_no_policy_spends_more_than_its_budget() -> None:
     data = auto.measured(rows(seen=True))
     for name, classes in data.classes.items():
         for budget in (50.0, 60.0, 80.0, 100.0):

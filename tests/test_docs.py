@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import ablations_page
+import headline
+import loop
+import paper_page
 import pytest
+import scorers_page
+import scoring_page
+from pages import RESULTS, fill
 
 from tokenskip.config import TaskConfig, load_recipe
+from tokenskip.errors import RunError
 from tokenskip.types import Sampling, Trajectory
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,13 +68,29 @@ def test_cli_page_is_current() -> None:
 
 
 def test_the_readme_takes_the_headline_results() -> None:
-    headline = load(ROOT / "benchmarks" / "headline.py")
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text.count(headline.BEGIN) == text.count(headline.END) == 1
-    filled = headline.fill(text, "new\n")
-    assert headline.fill(filled, "new\n") == filled
-    assert filled.startswith(text.partition(headline.BEGIN)[0])
-    assert filled.endswith(text.partition(headline.END)[2])
+    begin, end = "<!-- results:begin -->\n", "<!-- results:end -->\n"
+    assert text.count(begin) == text.count(end) == 1
+    filled = fill(text, "results", "new\n")
+    assert filled == text.partition(begin)[0] + begin + "new\n" + end + text.partition(end)[2]
+    with pytest.raises(RunError, match="results:begin"):
+        fill("no markers", "results", "section")
+
+
+@pytest.mark.parametrize(
+    "page", [paper_page, ablations_page, scorers_page, scoring_page, loop], ids=lambda page: str(page.__name__)
+)
+def test_a_page_of_results_is_what_its_script_makes_of_the_numbers(page: ModuleType) -> None:
+    name = page.__name__.removesuffix("_page")
+    results = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    assert (RESULTS / f"{name}.md").read_text(encoding="utf-8") == page.page(results)
+
+
+def test_the_headline_page_and_the_readme_are_what_the_headline_run_measured() -> None:
+    results = json.loads((RESULTS / "embedded.json").read_text(encoding="utf-8"))
+    found = [headline.Target(**one) for one in results["targets"]]
+    assert (RESULTS / "embedded.md").read_text(encoding="utf-8").startswith(headline.page(results, found))
+    assert headline.readme_section(results, found) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_examples_of_contributing_work() -> None:

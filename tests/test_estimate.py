@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from test_docs import load
+import reliability
+import scale
+from pages import fill
 
 from tokenskip.estimate import Job, Rates, count_parameters, estimate, line, table
 
@@ -45,26 +47,25 @@ def test_the_page_has_the_table_that_the_code_prints() -> None:
 
 
 def test_the_page_of_reliability_shows_what_was_measured() -> None:
-    benchmark = load(PAGE.parents[1] / "benchmarks" / "scale.py")
     result = json.loads((PAGE.parent / "results" / "scale.json").read_text(encoding="utf-8"))
-    assert benchmark.markdown(result) in (PAGE.parent / "reliability.md").read_text(encoding="utf-8")
+    page = (PAGE.parent / "reliability.md").read_text(encoding="utf-8")
+    assert fill(page, "scale", scale.markdown(result)) == page
     assert result["peak_rss_mib"] < 1024
     seconds = sum(1 / result["rows_per_cpu_s"][stage] for stage in ("grade", "score", "prune"))
     assert Rates().cpu_rows_per_s == round(1 / seconds)
 
 
 def test_the_page_of_reliability_shows_what_was_counted() -> None:
-    benchmark = load(PAGE.parents[1] / "benchmarks" / "reliability.py")
     result = json.loads((PAGE.parent / "results" / "reliability.json").read_text(encoding="utf-8"))
     page = (PAGE.parent / "reliability.md").read_text(encoding="utf-8")
-    assert benchmark.fill(page, benchmark.markdown(result)) == page
+    assert fill(page, "measured", reliability.markdown(result)) == page
     killed = result["kills"]
     assert sum(killed["by_stage"].values()) >= 20
     assert killed["rows_lost"] == killed["rows_doubled"] == killed["files_differing"] == 0
 
 
 def test_the_benchmark_runs_the_real_stages(tmp_path: Path) -> None:
-    result = load(PAGE.parents[1] / "benchmarks" / "scale.py").measure(60, tmp_path)
+    result = scale.measure(60, tmp_path)
     assert set(result["rows_per_s"]) == {"grade", "score", "prune", "dataset"}
     assert result["peak_rss_mib"] > 0
     assert 0 < result["training_rows"] <= 60

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import headline
 import pytest
 
 from tokenskip.config import RunConfig
-from tokenskip.errors import RunError
 from tokenskip.metrics import summarise_arm
 from tokenskip.store import RunFolder, dump_row, trajectory_row
 from tokenskip.types import Grade, Trajectory
@@ -27,16 +24,6 @@ ARMS: dict[str, tuple[str, float | None, int, int]] = {  # label: arm, ratio, so
     "truncation-0.6": ("truncation", 0.6, 100, 60),
     "random-0.6": ("random", 0.6, 700, 60),
 }
-
-
-@pytest.fixture(scope="module")
-def headline() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("headline", ROOT / "benchmarks" / "headline.py")
-    assert spec
-    assert spec.loader
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def rows_of(solved: int, n_tokens: int) -> list[Trajectory]:
@@ -79,7 +66,7 @@ def results() -> dict[str, Any]:
     }
 
 
-def test_each_target_is_judged_by_the_rows(headline: ModuleType, folder: RunFolder, results: dict[str, Any]) -> None:
+def test_each_target_is_judged_by_the_rows(folder: RunFolder, results: dict[str, Any]) -> None:
     found = headline.targets(folder, results)
     assert [one.met for one in found] == [True, True, True, False, False, True, True]
     assert found[1].value.startswith("−0.4 points")
@@ -87,9 +74,7 @@ def test_each_target_is_judged_by_the_rows(headline: ModuleType, folder: RunFold
     assert "0.5: 0.540" in found[4].value
 
 
-def test_an_arm_that_was_not_run_is_not_called_met(
-    headline: ModuleType, folder: RunFolder, results: dict[str, Any]
-) -> None:
+def test_an_arm_that_was_not_run_is_not_called_met(folder: RunFolder, results: dict[str, Any]) -> None:
     folder.file("eval/random-0.6.jsonl").unlink()
     results["arms"] = [arm for arm in results["arms"] if arm["arm"] == "original"]
     found = headline.targets(folder, results)
@@ -97,14 +82,12 @@ def test_an_arm_that_was_not_run_is_not_called_met(
     assert found[2].met is None
 
 
-def test_publishing_twice_gives_the_same_files(
-    headline: ModuleType, folder: RunFolder, results: dict[str, Any], tmp_path: Path
-) -> None:
+def test_publishing_twice_gives_the_same_files(folder: RunFolder, results: dict[str, Any], tmp_path: Path) -> None:
     for name in headline.IMAGES:
         (folder.path / name).write_bytes(b"png")
     root = tmp_path / "root"
     root.mkdir()
-    (root / "README.md").write_text(f"before\n{headline.BEGIN}\nold\n{headline.END}\nafter\n")
+    (root / "README.md").write_text("before\n<!-- results:begin -->\nold\n<!-- results:end -->\nafter\n")
     found = headline.targets(folder, results)
     headline.publish(folder.path, results, found, root)
     once = (root / "README.md").read_text()
@@ -119,14 +102,7 @@ def test_publishing_twice_gives_the_same_files(
     assert "**not met**" in (root / "docs/results/embedded.md").read_text()
 
 
-def test_a_readme_without_markers_is_an_error(headline: ModuleType) -> None:
-    with pytest.raises(RunError, match="results:begin"):
-        headline.fill("no markers", "section")
-
-
-def test_the_shipped_adapter_names_the_embedded_model(
-    headline: ModuleType, results: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_shipped_adapter_names_the_embedded_model(results: dict[str, Any], tmp_path: Path) -> None:
     adapter = tmp_path / "run" / "adapter"
     adapter.mkdir(parents=True)
     (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/someone/model", "r": 8}')

@@ -1,7 +1,6 @@
 """llmlingua2 on original text, and rule=llmlingua against the real package, on small checkpoints made here."""
 
 import functools
-import importlib.util
 import json
 import os
 import random
@@ -101,9 +100,6 @@ def checkpoints(tmp_path_factory) -> dict[str, str]:
 def cl100k_folder() -> str | None:
     """A folder that holds cl100k's vocabulary; this test never downloads it."""
     folders = [os.environ.get("TIKTOKEN_CACHE_DIR", ""), str(Path(tempfile.gettempdir()) / "data-gym-cache")]
-    if importlib.util.find_spec("llama_index") is not None:
-        spec = importlib.util.find_spec("llama_index.core")
-        folders += [f"{spec.submodule_search_locations[0]}/_static/tiktoken_cache"] if spec else []
     return next((folder for folder in folders if folder and (Path(folder) / CL100K).is_file()), None)
 
 

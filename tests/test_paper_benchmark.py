@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import ablations
+import ablations_page
+import loop
+import paper
+import paper_page
 import pytest
 
 from tokenskip.config import RunConfig
@@ -17,22 +20,7 @@ from tokenskip.metrics import summarise_arm
 from tokenskip.store import TRAIN, TRAJECTORIES, RunFolder, dump_row, read_rows, trajectory_row
 from tokenskip.types import Grade, Trajectory
 
-BENCHMARKS = str(Path(__file__).resolve().parent.parent / "benchmarks")
 N = 200
-
-
-@pytest.fixture(scope="module")
-def scripts() -> dict[str, ModuleType]:
-    sys.path.insert(0, BENCHMARKS)
-    import ablations
-    import ablations_page
-    import loop
-    import paper
-    import paper_page
-
-    sys.path.remove(BENCHMARKS)
-    modules = (ablations, ablations_page, loop, paper, paper_page)
-    return {module.__name__: module for module in modules}
 
 
 def arm(solved: int, n_tokens: int, start: int = 0) -> list[Trajectory]:
@@ -54,21 +42,21 @@ def folder_of(path: Path, arms: dict[str, list[Trajectory]]) -> RunFolder:
     return RunFolder(path, RunConfig())
 
 
-def test_a_larger_size_holds_up_better_only_where_the_interval_says_so(scripts: dict[str, Any], tmp_path: Path) -> None:
+def test_a_larger_size_holds_up_better_only_where_the_interval_says_so(tmp_path: Path) -> None:
     dial = {"tokenskip-0.5": arm(150, 50), "tokenskip-0.6": arm(150, 60)}
     small = folder_of(tmp_path / "xs", {"original": arm(180, 100), **dial})
     large = folder_of(tmp_path / "s", {"original": arm(190, 100), "tokenskip-0.5": arm(160, 50),
                                        "tokenskip-0.6": arm(190, 60)})  # fmt: skip
-    found = {one["ratio"]: one for one in scripts["paper"].held_up({"xs": small, "s": large})}
+    found = {one["ratio"]: one for one in paper.held_up({"xs": small, "s": large})}
     assert found[0.6]["difference"] == pytest.approx(0.15)  # 0 lost instead of 30 of 200
     assert found[0.5]["difference"] == pytest.approx(0.0)
-    verdict = scripts["paper_page"].verdict
+    verdict = paper_page.verdict
     assert verdict(found[0.6]) == "holds up better"
     assert verdict(found[0.5]).startswith("not decided")
     assert verdict({"low": -0.2, "high": -0.1}) == "holds up worse"
 
 
-def paper_results(scripts: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+def paper_results(tmp_path: Path) -> dict[str, Any]:
     arms = {
         "original": arm(180, 100),
         **{f"tokenskip-{ratio}": arm(170, round(100 * ratio)) for ratio in (0.5, 0.6, 0.7, 0.8, 1.0)},
@@ -77,7 +65,7 @@ def paper_results(scripts: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
         "prompt_lc-0.5": arm(178, 99),
         "truncation-0.6": arm(20, 60),
     }
-    rows = scripts["paper"].measured(folder_of(tmp_path / "run", arms))
+    rows = paper.measured(folder_of(tmp_path / "run", arms))
     about = {"size": "xs", "parameters": 87_328, "pretraining_tokens": 1_000, "dev_accuracy": 0.9, "generated": 100,
              "correct": 90, "training_rows": 540}  # fmt: skip
     train = RunConfig().train.model_dump(mode="json", exclude={"trainer"})
@@ -87,39 +75,39 @@ def paper_results(scripts: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
             "settings": settings}  # fmt: skip
 
 
-def test_the_page_of_the_paper_sets_our_rows_beside_its_own(scripts: dict[str, Any], tmp_path: Path) -> None:
-    results = paper_results(scripts, tmp_path)
+def test_the_page_of_the_paper_sets_our_rows_beside_its_own(tmp_path: Path) -> None:
+    results = paper_results(tmp_path)
     assert len(results["rows"]) == 10
     first = {"arm", "ratio", "n", "accuracy", "accuracy_low", "accuracy_high", "cot_tokens_mean", "achieved_ratio"}
     assert all(first <= set(row) for row in results["rows"])
-    text = scripts["paper_page"].page(results)
+    text = paper_page.page(results)
     assert "| 0.6 | 85.0% [79.4, 89.3] / 0.60 | 77.3% / 0.63 | 87.9% / 0.60 | 92.7% / 0.57 | 81.1% / 0.61 |" in text
     assert "achieves 0.70 where 0.9 was asked for" in text
     assert "| truncation | 0.6 | 10.0% [6.6, 14.9] / 0.60 | – |" in text
     # 178 right with 99 of 100 tokens shortens nothing; 175 with 40 beats the tuned rows, all longer and worse
     assert "is prompt_be_concise: 87.5% with 0.40 of the tokens; it beats TokenSkip at γ = 0.9, 0.8, 0.7, 0.6" in text
-    scripts["paper"].publish(results, tmp_path)
+    paper.publish(results, tmp_path)
     assert json.loads((tmp_path / "paper.json").read_text(encoding="utf-8")) == results
     assert "Not run yet, so not in the tables: `s`, `b`." in text
 
 
-def test_the_shipped_model_is_taken_from_the_headline_run(scripts: dict[str, Any], tmp_path: Path) -> None:
+def test_the_shipped_model_is_taken_from_the_headline_run(tmp_path: Path) -> None:
     original = arm(180, 100)
     arms = [summarise_arm("original", None, original, original), summarise_arm("random", 0.6, arm(9, 60), original),
             summarise_arm("tokenskip", 0.6, arm(175, 60), original)]  # fmt: skip
     funnel = [{"reason": reason, "count": 7} for reason in ("generated", "correct", "training rows")]
     (tmp_path / "embedded.json").write_text(json.dumps({"arms": arms, "funnel": funnel}), encoding="utf-8")
-    size, rows = scripts["paper"].shipped(tmp_path / "embedded.json")
+    size, rows = paper.shipped(tmp_path / "embedded.json")
     assert (size["size"], size["parameters"], size["training_rows"]) == ("shipped", 275_008, 7)
     assert [(row["size"], row["arm"], row["accuracy"]) for row in rows] == [
         ("shipped", "original", 0.9), ("shipped", "tokenskip", 0.875),
     ]  # fmt: skip
-    assert scripts["paper"].shipped(tmp_path / "none.json") is None
+    assert paper.shipped(tmp_path / "none.json") is None
 
 
-def test_half_an_arm_is_no_row(scripts: dict[str, Any], tmp_path: Path) -> None:
+def test_half_an_arm_is_no_row(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, {"original": arm(180, 100), "tokenskip-0.6": arm(150, 60)[:10]})
-    assert [row["arm"] for row in scripts["paper"].measured(folder)] == ["original"]
+    assert [row["arm"] for row in paper.measured(folder)] == ["original"]
 
 
 def variant(name: str, group: str, chains: int, achieved: Sequence[float], change: float | None) -> dict[str, Any]:
@@ -134,7 +122,7 @@ def variant(name: str, group: str, chains: int, achieved: Sequence[float], chang
             "epochs": 2.0, "steps": chains // 2, "loss": 0.1, "rows": rows, "between": []}  # fmt: skip
 
 
-def test_the_ablations_say_who_obeys_the_ratio_and_where_data_runs_out(scripts: dict[str, Any]) -> None:
+def test_the_ablations_say_who_obeys_the_ratio_and_where_data_runs_out() -> None:
     results = {
         "ratios": [0.5, 0.6, 0.7, 0.9], "between": [0.55], "test": N, "chains": 800, "absent": ["lora_8"],
         "variants": [
@@ -145,7 +133,7 @@ def test_the_ablations_say_who_obeys_the_ratio_and_where_data_runs_out(scripts: 
         ],
     }  # fmt: skip
     results["variants"][0]["between"] = [summarise_arm("tokenskip", 0.55, arm(170, 55), arm(190, 100))]
-    text = scripts["ablations_page"].page(results)
+    text = ablations_page.page(results)
     assert "| variant | γ = 0.55 |\n| --- | --: |\n| base | 85.0% / 0.55 |\n" in text
     assert "`base` obeys the ratio (mean error 0.003)." in text
     assert "`no_atoms` obeys the ratio (mean error 0.000); less accurate than base at 4, more at 0 of 4 ratios" in text
@@ -155,8 +143,7 @@ def test_the_ablations_say_who_obeys_the_ratio_and_where_data_runs_out(scripts: 
     assert "Not run yet, so not in the tables: `lora_8`." in text
 
 
-def test_the_loop_shows_what_is_there(scripts: dict[str, Any]) -> None:
-    loop = scripts["loop"]
+def test_the_loop_shows_what_is_there() -> None:
     check = {"asked": 0.55, "prompted": 0.5, "before": 0.6, "after": 0.56, "accuracy_before": 0.9,
              "accuracy_after": 0.8}  # fmt: skip
     calibration = {"n_fit": 150, "n_check": 150, "checks": [check],
@@ -184,18 +171,18 @@ def test_the_loop_shows_what_is_there(scripts: dict[str, Any]) -> None:
     assert "Calibration" not in text
 
 
-def test_relabelled_rows_carry_what_their_chain_achieved(scripts: dict[str, Any], tmp_path: Path) -> None:
+def test_relabelled_rows_carry_what_their_chain_achieved(tmp_path: Path) -> None:
     rows = [{"ratio": 0.5, "achieved_ratio": 0.4649}, {"ratio": 1.0, "achieved_ratio": 1.0}]
     (tmp_path / TRAIN).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     folder = RunFolder(tmp_path, RunConfig())
     for _ in range(2):  # twice is the same
-        scripts["ablations"].relabel(folder)
+        ablations.relabel(folder)
     found = list(read_rows(folder.file(TRAIN)))
     assert [row["ratio"] for row in found] == [0.46, 1.0]
     assert found[0]["chat_template_kwargs"] != found[1]["chat_template_kwargs"]
 
 
-def test_the_shortest_right_sample_of_each_problem_is_chosen(scripts: dict[str, Any], tmp_path: Path) -> None:
+def test_the_shortest_right_sample_of_each_problem_is_chosen(tmp_path: Path) -> None:
     def sample(id: str, n_tokens: int, dropped: str | None = None) -> Trajectory:
         return Trajectory(id=id, question="q", gold="1", cot="c", n_cot_tokens=n_tokens, dropped=dropped)
 
@@ -208,21 +195,21 @@ def test_the_shortest_right_sample_of_each_problem_is_chosen(scripts: dict[str, 
     ]
     text = "".join(dump_row(trajectory_row(one)) for one in samples)
     (tmp_path / TRAJECTORIES).write_text(text, encoding="utf-8")
-    assert [row["id"] for row in scripts["ablations"].shortest(tmp_path)] == ["a#1"]
+    assert [row["id"] for row in ablations.shortest(tmp_path)] == ["a#1"]
 
 
-def test_an_unknown_variant_is_named(scripts: dict[str, Any], capsys: Any, tmp_path: Path) -> None:
+def test_an_unknown_variant_is_named(capsys: Any, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="2"):
-        scripts["ablations"].main(["--only", "lora_9", "--out", str(tmp_path)])
+        ablations.main(["--only", "lora_9", "--out", str(tmp_path)])
     assert "unknown variant 'lora_9' (did you mean 'lora_8'?)" in capsys.readouterr().err
 
 
-def test_each_size_of_the_family_is_three_to_four_times_the_one_before(scripts: dict[str, Any]) -> None:
+def test_each_size_of_the_family_is_three_to_four_times_the_one_before() -> None:
     from tokenskip.embedded import model_path
     from tokenskip.embedded.pretrain import SIZES, build_model
     from tokenskip.embedded.tokenizer import load_or_build
 
-    assert list(SIZES) == list(scripts["paper"].SIZES)
+    assert list(SIZES) == list(paper.SIZES)
     tokenizer = load_or_build(model_path())
     counts = [build_model(size, tokenizer).num_parameters() for size in SIZES]
     assert all(3 <= large / small <= 4 for small, large in pairwise(counts))
@@ -230,25 +217,25 @@ def test_each_size_of_the_family_is_three_to_four_times_the_one_before(scripts: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # a minute and a half of one core
-def test_trials_run_whole_and_again_without_work(scripts: dict[str, Any], monkeypatch: Any, tmp_path: Path) -> None:
+def test_trials_run_whole_and_again_without_work(monkeypatch: Any, tmp_path: Path) -> None:
     trial = ["--limit", "12", "--out", str(tmp_path)]
-    scripts["paper"].main([*trial, "--size", "s"])
+    paper.main([*trial, "--size", "s"])
     found = json.loads((tmp_path / "published/paper.json").read_text(encoding="utf-8"))
     rows = [row for row in found["rows"] if row["size"] == "s"]
     assert len(rows) == 24
     assert all(row["n"] == 12 for row in rows)
     assert found["absent"] == ["xs", "b"]
-    scripts["ablations"].main([*trial, "--only", "base", "--only", "achieved_labels", "--only", "concise"])
+    ablations.main([*trial, "--only", "base", "--only", "achieved_labels", "--only", "concise"])
     found = json.loads((tmp_path / "published/ablations.json").read_text(encoding="utf-8"))
     assert [one["variant"] for one in found["variants"]] == ["base", "achieved_labels", "concise"]
     assert {row["ratio"] for row in read_rows(tmp_path / "achieved_labels" / TRAIN)} - {0.5, 0.6, 0.7, 0.8, 0.9, 1.0}
-    scripts["loop"].main([*trial, "--part", "rounds"])
+    loop.main([*trial, "--part", "rounds"])
     found = json.loads((tmp_path / "published/loop.json").read_text(encoding="utf-8"))
-    assert {row["arm"] for row in found["rows"]} == {"original", *scripts["loop"].ARMS}
+    assert {row["arm"] for row in found["rows"]} == {"original", *loop.ARMS}
 
     def again(*_: object, **__: object) -> None:
         raise AssertionError("loaded again")
 
     monkeypatch.setattr("tokenskip.objects.load_model", again)
     monkeypatch.setattr("tokenskip.train.load_model", again)
-    scripts["ablations"].main([*trial, "--only", "concise"])
+    ablations.main([*trial, "--only", "concise"])

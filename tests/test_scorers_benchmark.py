@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import scorers as bench
+import scoring
+import scoring_page
 
 from tokenskip.types import Scores, Span, Trajectory
 
-BENCHMARKS = str(Path(__file__).resolve().parent.parent / "benchmarks")
 
-
-@pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    return benchmark("scorers")
-
-
-def benchmark(name: str) -> ModuleType:
-    sys.path.insert(0, BENCHMARKS)
-    module = importlib.import_module(name)
-    sys.path.remove(BENCHMARKS)
-    return module
-
-
-def test_kinds_are_counted_by_characters(bench: Any) -> None:
+def test_kinds_are_counted_by_characters() -> None:
     cot = "So Ann has 12 + 3.5 = 15.5 apples"
     counts = bench.kind_counts(cot, [(3, 14), (22, 26)])  # "Ann has 12 " and "15.5"
     assert (counts["number"], counts["number kept"]) == (9, 6)
@@ -47,7 +33,7 @@ def scored(id: str, cot: str, sign: float) -> Trajectory:
     return Trajectory(id=id, question="", gold="", cot=cot, scores=Scores(scorer="s", spans=tuple(words)))
 
 
-def test_rank_correlation_is_one_with_itself_and_minus_one_reversed(bench: Any) -> None:
+def test_rank_correlation_is_one_with_itself_and_minus_one_reversed() -> None:
     cots = ("one two three four five six seven", "red green blue white black grey", "a b")
     same = [scored(str(i), cot, 1) for i, cot in enumerate(cots)]
     reverse = [scored(str(i), cot, -1) for i, cot in enumerate(cots)]
@@ -57,7 +43,7 @@ def test_rank_correlation_is_one_with_itself_and_minus_one_reversed(bench: Any) 
     assert bench.rank_correlation(same, blind) == {"n": 0, "mean": None, "error": None}
 
 
-def test_a_small_run_is_kept_and_published(bench: Any, monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:
+def test_a_small_run_is_kept_and_published(monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:
     arguments = [
         "--limit",
         "8",
@@ -101,7 +87,7 @@ def test_a_small_run_is_kept_and_published(bench: Any, monkeypatch: Any, capsys:
 
 
 @pytest.mark.slow
-def test_a_trained_scorer_gets_rows_with_intervals(bench: Any, tmp_path: Path) -> None:
+def test_a_trained_scorer_gets_rows_with_intervals(tmp_path: Path) -> None:
     arguments = ["--limit", "12", "--reference", "2", "--test", "6", "--out", str(tmp_path), "--only", "random"]
     bench.main([*arguments, "--set", "train.epochs=0.1"])
     results = json.loads((tmp_path / "published/scorers.json").read_text(encoding="utf-8"))
@@ -113,7 +99,7 @@ def test_a_trained_scorer_gets_rows_with_intervals(bench: Any, tmp_path: Path) -
     assert "| random | 0.5 | 6 | " in page
 
 
-def test_who_wins_follows_its_ratio_and_is_apart_from_the_default(bench: Any) -> None:
+def test_who_wins_follows_its_ratio_and_is_apart_from_the_default() -> None:
     from scorers_page import verdict
 
     def trained(accuracy: float, *achieved: float, p_value: float | None = None) -> dict[str, Any]:
@@ -140,6 +126,44 @@ def test_who_wins_follows_its_ratio_and_is_apart_from_the_default(bench: Any) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("scorer", ["llmlingua2", "surprisal"])
 def test_memory_does_not_grow_with_the_file(scorer: str) -> None:
-    scoring: Any = benchmark("scoring")
     found = scoring.memory(scoring.load_texts(None, 5000), scorer)
     assert found["5000"]["peak_mib"] - found["500"]["peak_mib"] < 60
+
+
+def speed(size: str, speedup: float, share: float, threads: int = 1) -> dict[str, Any]:
+    run = {"threads": threads, "speedup_cpu": speedup, "sgemm_share": share, "flop_ratio": 15.4, "mean_tokens": 171.0,
+           "identical": True, "n_texts": 64, "n_reference": 4,
+           "speedup_cpu_range": [speedup - 1, speedup + 1], "sgemm_share_range": [0.8, 0.9]}  # fmt: skip
+    return {"texts": "GSM8K", "load": 2.1, "cpu": "a CPU", "size": size, "runs": [run]}
+
+
+def test_the_page_of_scoring_says_which_targets_are_met(tmp_path: Path) -> None:
+    results = {"base": speed("base", 15.7, 0.931), "large": speed("large", 12.7, 0.84)}
+    text = scoring_page.page(results)
+    assert "| base | 1 | 64 of GSM8K | 171 | 15.4 | 15.7× [14.7, 16.7] | 0.931 [0.80, 0.90] | yes (20 results)" in text
+    assert "12.7× [11.7, 13.7] | 0.840 [0.80, 0.90] | yes (20 results) | 2.1 | **no** |" in text
+    assert "1 of 2 rows meet both targets: 13× at base, 11× at large, and a share of 0.85." in text
+    assert "python benchmarks/scoring.py --size base --texts 24 --reference 5 --threads 1 --data FILE.jsonl" in text
+    assert "## Memory" not in text
+    sizes = {"747": {"peak_mib": 511.2, "cpu_s": 15.0}, "7473": {"peak_mib": 622.0, "cpu_s": 99.4}}
+    memory = {"texts": "GSM8K", "load": 1.0, "cpu": "a CPU", "scorers": {"llmlingua2": sizes}}
+    dtypes = {"float32": {}, "bfloat16": {"texts_changed": 0.254, "words_changed": 0.004}}
+    rule = {"texts": "GSM8K", "load": 1.0, "cpu": "a CPU", "scorer": "rule llmlingua", "n_texts": 400, "dtypes": dtypes}
+    text = scoring_page.page({"memory": memory, "decisions, rule": rule})
+    assert "| 7,473 | 622 MiB | 99 |" in text
+    assert "| rule llmlingua | embedded | 400 of GSM8K | bfloat16 | 25.4% | 0.40% |" in text
+    assert "## Speed" not in text
+    scoring_page.publish(results, tmp_path)
+    assert json.loads((tmp_path / "scoring.json").read_text(encoding="utf-8")) == results
+
+
+@pytest.mark.slow
+def test_a_part_of_scoring_is_measured_once(monkeypatch: Any, tmp_path: Path) -> None:
+    tiny = scoring_page.Part("--decisions --texts 8 --dtypes bfloat16", own=True)
+    monkeypatch.setattr(scoring_page, "PARTS", {"decisions, rule": tiny})
+    monkeypatch.setattr(scoring_page, "RESULTS", tmp_path)
+    scoring_page.main(["--out", str(tmp_path / "parts")])
+    monkeypatch.setattr(scoring_page, "measure", None)  # what is there is not measured again
+    scoring_page.main(["--out", str(tmp_path / "parts")])
+    found = json.loads((tmp_path / "scoring.json").read_text(encoding="utf-8"))["decisions, rule"]
+    assert (found["texts"], found["n_texts"]) == (scoring_page.OWN_FAMILY, 8)

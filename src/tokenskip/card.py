@@ -21,7 +21,7 @@ from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, RunError
 from tokenskip.merge import Trained, merge
 from tokenskip.models import EMBEDDED
-from tokenskip.report import markdown_table, num, pct
+from tokenskip.report import markdown_table, num, pct, signed
 from tokenskip.results import load_results
 from tokenskip.server import lora_rank
 
@@ -145,11 +145,8 @@ def _results(results: Mapping[str, Any]) -> str:
     if ours:
         text += "Differences to the original on the same problems, in points of accuracy:\n\n"
         for arm in ours:
-            low, high = 100 * arm["difference_low"], 100 * arm["difference_high"]
-            text += (
-                f"- γ = {arm['ratio']}: {100 * arm['difference']:+.1f} [{low:+.1f}, {high:+.1f}], "
-                f"{num(arm['cot_tokens_mean'], 1)} CoT tokens\n"
-            )
+            change, low, high = (signed(100 * arm[key]) for key in ("difference", "difference_low", "difference_high"))
+            text += f"- γ = {arm['ratio']}: {change} [{low}, {high}], {num(arm['cot_tokens_mean'], 1)} CoT tokens\n"
     return text + ("" if not results["warnings"] else "\n" + "".join(f"- ! {one}\n" for one in results["warnings"]))
 
 

@@ -1,0 +1,31 @@
+"""What the pages that benchmarks write have in common: where they are, tables, and a section between two markers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenskip.errors import RunError
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
+
+
+def table(header: Sequence[object], rows: Sequence[Sequence[object]], left: int = 1) -> str:
+    """Markdown; the first `left` columns are text, the others numbers."""
+    marks = ["---"] * left + ["--:"] * (len(header) - left)
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (header, marks, *rows)) + "\n"
+
+
+def fill(text: str, name: str, section: str) -> str:
+    """`text` with `section` between `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
+
+    Raises:
+        RunError: the markers are not there, in order.
+    """
+    first, last = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->\n"
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not begin or not end:
+        raise RunError(f"the page has no {first.strip()} … {last.strip()} to write between")
+    return f"{before}{first}{section}{last}{after}"
