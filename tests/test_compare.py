@@ -65,7 +65,9 @@ def test_same_problems_are_paired(tmp_path: Path) -> None:
     first = write_run(tmp_path / "a", "one", {0})
     second = write_run(tmp_path / "b", "one", {1, 2, 3, 4, 5, 6})
     runs = compare.read_runs([first, second])
-    assert [run["name"] for run in runs] == ["one", "one (2)"]
+    assert [run["name"] for run in runs] == ["one (a)", "one (b)"]
+    named = [run["name"] for run in compare.read_runs([first, first / "results.json", second])]
+    assert named == ["one (a)", "one (a) 2", "one (b)"]
     original, ours = compare.pairs(runs)
     assert (original["label"], original["difference"], original["p_value"]) == ("original", 0.0, 1.0)
     assert (ours["n"], ours["lost"], ours["gained"]) == (20, 6, 1)

@@ -256,6 +256,13 @@ def test_an_adapter_that_ignores_the_ratio_is_recognised() -> None:
     found = metrics.warnings({"arms": arms})
     assert len(found) == 1
     assert "The ratio is ignored" in found[0]
+    # shorter chains, of one length whatever is asked; what it writes at 1 does not change that
+    deaf = [arm("tokenskip", r, 0.95, tokens) for r, tokens in ((0.6, 70.8), (0.8, 71.4), (1.0, 100.0))]
+    for asked in (deaf, deaf[:2]):
+        assert metrics.warnings({"arms": [arm("original", 1.0, 0.96, 100), *asked]}) == [
+            "The ratio is ignored: tokenskip uses 0.71 to 0.71 of the original's tokens whatever is asked from 0.6 to "
+            "0.8."
+        ]
 
 
 def test_a_broken_adapter_is_recognised() -> None:

@@ -44,13 +44,17 @@ def read_runs(sources: Sequence[Path]) -> list[Run]:
     """
     if len(sources) < 2:
         raise ConfigError("compare needs at least two runs (folders or results.json files)")
+    read = [read_run(source) for source in sources]
+    given = [run["run"] for run in read]
     runs: list[Run] = []
-    for source in sources:
-        run = read_run(source)
-        taken = [other["name"] for other in runs]
-        name, k = run["run"], 2
-        while name in taken:
-            name, k = f"{run['run']} ({k})", k + 1
+    for source, run in zip(sources, read, strict=True):
+        first = run["run"]
+        if given.count(first) > 1:  # runs of one recipe: told apart by their folders
+            place = source.resolve()
+            first = f"{first} ({(place if place.is_dir() else place.parent).name})"
+        name, k = first, 2
+        while name in [other["name"] for other in runs]:
+            name, k = f"{first} {k}", k + 1
         runs.append(run | {"name": name})
     return runs
 

@@ -348,18 +348,23 @@ def _label(arm: Arm) -> str:
     return arm_label(arm["arm"], arm["ratio"])
 
 
+LEAST_REACH, DEAF = 0.19, 0.15
+"""Where ratios this far apart were asked for, and what was achieved spans less than this share, they were ignored."""
+
+
 def _dial_warnings(name: str, dial: Sequence[Arm]) -> list[str]:
     """Does the requested ratio decide the length? `dial`: one trained arm at its ratios, ascending."""
     dial = [arm for arm in dial if arm["achieved_ratio"] is not None]
     if not dial:
         return []
-    achieved = [arm["achieved_ratio"] for arm in dial]
-    reach = dial[-1]["ratio"] - dial[0]["ratio"]
-    if reach >= 0.3 and max(achieved) - min(achieved) <= 0.03:
-        return [
-            f"The ratio is ignored: {name} uses {min(achieved):.2f} to {max(achieved):.2f} of the original's tokens "
-            f"whatever is asked from {dial[0]['ratio']} to {dial[-1]['ratio']}."
-        ]
+    for part in (dial, [arm for arm in dial if arm["ratio"] < 1]):  # a whole chain at 1 may be all that is obeyed
+        achieved = [arm["achieved_ratio"] for arm in part]
+        reach = part[-1]["ratio"] - part[0]["ratio"] if part else 0.0
+        if reach >= LEAST_REACH and max(achieved) - min(achieved) <= DEAF * reach:
+            return [
+                f"The ratio is ignored: {name} uses {min(achieved):.2f} to {max(achieved):.2f} of the original's "
+                f"tokens whatever is asked from {part[0]['ratio']} to {part[-1]['ratio']}."
+            ]
     found = []
     drops = [f"{a['ratio']} to {b['ratio']}" for a, b in pairwise(dial) if b["achieved_ratio"] < a["achieved_ratio"]]
     if drops:
