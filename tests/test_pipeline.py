@@ -116,9 +116,9 @@ def test_too_short_a_fine_tuning_is_warned_of(whole: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("rows", "train", "steps"),
     [
-        (19200, TrainConfig(batch_size=24, epochs=1), 800),
+        (12000, TrainConfig(batch_size=24, epochs=1), 500),
         (2401, TrainConfig(batch_size=24, epochs=0.5), 51),
-        (10, TrainConfig(trainer={"max_steps": 799}), 799),
+        (10, TrainConfig(trainer={"max_steps": 499}), 499),
         (10, TrainConfig(batch_size=4, epochs=3, trainer={"max_steps": -1}), 9),
     ],
 )

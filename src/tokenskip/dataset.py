@@ -14,9 +14,9 @@ from tokenskip.prompts import Prompts, ratio_kwargs
 from tokenskip.store import Row
 from tokenskip.types import Trajectory
 
-FEW_STEPS = 800
-"""Optimiser steps after which the embedded model obeyed the ratio; half as many left it in doubt, and a quarter did not
-do (docs/results/ablations.md).
+FEW_STEPS = 500
+"""Optimiser steps below which the ratio is in doubt: the embedded model obeyed it after 800, and not surely after 400
+(docs/results/ablations.md).
 """
 
 
@@ -26,8 +26,8 @@ def few_steps(rows: int, train: TrainConfig) -> str | None:
     if steps >= FEW_STEPS:
         return None
     return (
-        f"{rows:,} training rows are {steps:,} optimiser steps: the embedded model took {FEW_STEPS} to obey the ratio; "
-        "use more problems (task.train_limit), or more epochs (train.epochs), which on few problems cost accuracy"
+        f"{rows:,} training rows are {steps:,} optimiser steps; with fewer than {FEW_STEPS} the ratio may not be "
+        "obeyed: use more problems (task.train_limit) or epochs (train.epochs; on few problems these cost accuracy)"
     )
 
 
