@@ -156,7 +156,7 @@ def pct(value: float | None, digits: int = 1) -> str:
 
 def num(value: float | None, digits: int = 0) -> str:
     """A number with thousands separators."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}"
+    return "–" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}".replace("-", "−")
 
 
 def signed(value: float | None, digits: int = 1) -> str:
