@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tokenskip import answers
@@ -264,6 +264,7 @@ LATEX = [
 
 
 @given(st.lists(st.sampled_from(LATEX) | st.text(max_size=6)).map("".join))
+@example("####\x1f")
 def test_any_text_can_be_looked_at(text: str) -> None:
     for numeric in (False, True):
         answer = extract_answer(text, numeric=numeric)

@@ -93,7 +93,7 @@ def _phrase(text: str) -> str | None:
         formulas = list(_IN_MATH.finditer(line))
     if len(formulas) == 1:  # of several, none is the answer by itself
         return next(group for group in formulas[0].groups() if group is not None).strip() or None
-    return line.strip(" \t\r*_`\"'") or None
+    return line.strip(" \t\r*_`\"'").strip() or None  # the second: white space of other kinds
 
 
 def _number_in(phrase: str) -> str:
