@@ -162,4 +162,4 @@ def quiet() -> None:
 def say(text: str) -> None:
     """One line for the user, from the first of several launched processes."""
     if not rank():
-        print(text)
+        print(text, flush=True)  # into a pipe as well, where somebody waits for the address of a page
