@@ -20,7 +20,7 @@ RESULTS := headline embedded-model scoring scorers scale reliability auto paper 
 # GSM8K's questions and solutions, a JSONL file; without it the scoring benchmark takes chains of the embedded family
 DATA ?=
 
-test-slow result-scoring: export TIKTOKEN_CACHE_DIR ?= $(CURDIR)/$(VENV)/cl100k/llama_index/core/_static/tiktoken_cache
+test test-slow result-scoring: export TIKTOKEN_CACHE_DIR ?= $(CURDIR)/$(VENV)/cl100k/llama_index/core/_static/tiktoken_cache
 
 .PHONY: demo test check test-slow headline results $(RESULTS:%=result-%) docs constraints audit clean
 

@@ -120,8 +120,8 @@ def page(found: dict[str, list[Outcome]], n: int) -> str:
     lines = [
         "# The embedded model in other evaluation tools",
         "",
-        f"By `python examples/harnesses/run.py` (which prints every command): the first {n} test stories, greedy, on a",
-        f"CPU; {versions}. Each cell: right answers, mean tokens of a whole completion.",
+        f"By `python examples/harnesses/run.py -n {n}` (which prints every command): the first {n} test stories,",
+        f"greedy, on a CPU; {versions}. Each cell: right answers, mean tokens of a whole completion.",
         "",
         "| | " + " | ".join("no ratio" if ratio == 1 else f"γ = {ratio}" for ratio in RATIOS) + " |",
         "| --- |" + " --: |" * len(RATIOS),

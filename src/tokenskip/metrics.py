@@ -348,7 +348,7 @@ def _label(arm: Arm) -> str:
     return arm_label(arm["arm"], arm["ratio"])
 
 
-LEAST_REACH, DEAF = 0.19, 0.15
+LEAST_REACH, DEAF = 0.19, 0.15  # 0.19: 0.2 apart, but for rounding
 """Where ratios this far apart were asked for, and what was achieved spans less than this share, they were ignored."""
 
 
