@@ -34,7 +34,7 @@ test-slow: $(VENV)/slow.stamp
 	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/dev.stamp
-	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples tools
 	$(BIN)/mypy
 
 headline: result-headline
@@ -45,8 +45,8 @@ result-headline: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/headline.py
 
 result-embedded-model: $(VENV)/run.stamp
-	$(BIN)/python -m tokenskip.embedded.measure
-	$(BIN)/python -m tokenskip.embedded.card
+	PYTHONPATH=tools $(BIN)/python -m embedded_model.measure
+	PYTHONPATH=tools $(BIN)/python -m embedded_model.card
 
 result-scoring: $(VENV)/slow.stamp
 	$(BIN)/python benchmarks/scoring_page.py $(if $(DATA),--data $(DATA))

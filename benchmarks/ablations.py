@@ -29,10 +29,10 @@ from tokenskip import pipeline
 from tokenskip.arms import ARMS, label
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.errors import ConfigError, TokenskipError, unknown_name
-from tokenskip.evaluate import read_arm
-from tokenskip.job import Run
-from tokenskip.metrics import paired_difference, problem_id
+from tokenskip.evaluation.evaluate import read_arm
+from tokenskip.evaluation.metrics import paired_difference, problem_id
 from tokenskip.prompts import ratio_kwargs
+from tokenskip.run import Run
 from tokenskip.store import (
     COMPLETIONS,
     EVAL,
@@ -47,7 +47,7 @@ from tokenskip.store import (
     write_atomically,
     write_rows,
 )
-from tokenskip.train import iter_losses
+from tokenskip.training.train import iter_losses
 
 CHAINS, EPOCHS, TEST = 800, 8, 500
 """Problems that make chains, epochs of base's three rows a chain, problems of the evaluation."""

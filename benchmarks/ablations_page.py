@@ -7,8 +7,8 @@ from typing import Any
 
 from pages import table
 
-from tokenskip.dataset import FEW_STEPS
-from tokenskip.report import pct, signed
+from tokenskip.report.page import pct, signed
+from tokenskip.training.dataset import FEW_STEPS
 
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]

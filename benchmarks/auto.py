@@ -25,14 +25,14 @@ from pages import RESULTS
 
 from tokenskip.config import PAPER_RATIOS, check_config
 from tokenskip.embedded import adapter_path, family
-from tokenskip.generate import complete
-from tokenskip.grade import grade_trajectory
+from tokenskip.evaluation.stats import bootstrap_mean
+from tokenskip.generation.generate import complete
+from tokenskip.generation.grade import grade_trajectory
 from tokenskip.models import load_tokenizer
-from tokenskip.objects import make_backend
+from tokenskip.plugins import make_backend
 from tokenskip.prompts import Prompts
-from tokenskip.prune import token_counter
-from tokenskip.stats import bootstrap_mean
 from tokenskip.tasks.embedded import EmbeddedTask
+from tokenskip.tokens import token_counter
 from tokenskip.types import Sampling
 
 BUDGETS = (0.55, 0.65, 0.75, 0.85)

@@ -26,12 +26,12 @@ from pages import ROOT, fill
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.embedded import adapter_path
 from tokenskip.errors import ConfigError, TokenskipError
-from tokenskip.evaluate import read_arm
-from tokenskip.metrics import Paired, arm_label, paired_difference
+from tokenskip.evaluation.evaluate import read_arm
+from tokenskip.evaluation.metrics import Paired, arm_label, paired_difference
+from tokenskip.evaluation.results import load_results
 from tokenskip.pipeline import Run, run
 from tokenskip.progress import Advance
-from tokenskip.report import markdown_table, pct, signed, summary
-from tokenskip.results import load_results
+from tokenskip.report.page import markdown_table, pct, signed, summary
 from tokenskip.store import ADAPTER, RunFolder
 
 RECIPE = ROOT / "src" / "tokenskip" / "recipes" / "embedded.yaml"

@@ -25,14 +25,14 @@ from pages import RESULTS, ROOT, table
 from paper import PASSES, compress, config_of, measured, model_of
 
 from tokenskip import pipeline
-from tokenskip.calibrate import calibrate
 from tokenskip.config import RoundsConfig, RunConfig
 from tokenskip.errors import ConfigError, TokenskipError
-from tokenskip.evaluate import load_map, read_arm
-from tokenskip.job import Run
-from tokenskip.metrics import paired_difference
-from tokenskip.report import pct
-from tokenskip.results import round_infos
+from tokenskip.evaluation.calibrate import calibrate
+from tokenskip.evaluation.evaluate import load_map, read_arm
+from tokenskip.evaluation.metrics import paired_difference
+from tokenskip.evaluation.results import round_infos
+from tokenskip.report.page import pct
+from tokenskip.run import Run
 from tokenskip.store import CALIBRATION, Row, RunFolder, read_manifest, write_atomically
 
 SIZE = "s"

@@ -29,11 +29,11 @@ from tokenskip.arms import ARMS, label, rows_of
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.embedded import model_path
 from tokenskip.errors import TokenskipError
-from tokenskip.evaluate import full_cap, read_arm
-from tokenskip.job import Run
-from tokenskip.metrics import summarise_arm
-from tokenskip.results import funnel
-from tokenskip.stats import bootstrap_mean
+from tokenskip.evaluation.evaluate import full_cap, read_arm
+from tokenskip.evaluation.metrics import summarise_arm
+from tokenskip.evaluation.results import funnel
+from tokenskip.evaluation.stats import bootstrap_mean
+from tokenskip.run import Run
 from tokenskip.store import ADAPTER, RunFolder, read_manifest, write_atomically
 
 Row = dict[str, Any]
@@ -61,8 +61,9 @@ def model_of(size: str, out: Path, limit: int | None = None) -> Path:
     """The folder of a size's model, trained as far as it is not; in a trial the shipped one."""
     if limit is not None:
         return model_path().resolve()
-    from tokenskip.embedded.pretrain import Recipe
-    from tokenskip.embedded.pretrain import Run as Pretraining
+    sys.path.append(str(ROOT / "tools"))  # what built the embedded model is in no package
+    from embedded_model.pretrain import Recipe
+    from embedded_model.pretrain import Run as Pretraining
 
     folder = (out / size / "model").resolve()
     job = Pretraining(folder, Recipe(size=size, tokens=TOKENS, seed=SEED))

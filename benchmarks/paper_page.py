@@ -8,7 +8,7 @@ from typing import Any
 from pages import table
 
 from tokenskip.arms import ARMS
-from tokenskip.report import pct, signed
+from tokenskip.report.page import pct, signed
 
 Results = Mapping[str, Any]
 GAMMAS = (0.6, 0.5)

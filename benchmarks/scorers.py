@@ -31,16 +31,16 @@ from scipy.stats import spearmanr
 from scorers_page import page
 
 from tokenskip import pipeline
-from tokenskip.atoms import split_units
 from tokenskip.config import PruneConfig, RunConfig, load_recipe
-from tokenskip.distill import token_values
 from tokenskip.embedded import compressor_path, model_path
 from tokenskip.errors import ConfigError, TokenskipError, unknown_name
-from tokenskip.job import Run
-from tokenskip.metrics import paired_difference
-from tokenskip.objects import make_scorer
-from tokenskip.prune import corpus_thresholds, prune_chain, prune_trajectory
-from tokenskip.results import load_results
+from tokenskip.evaluation.metrics import paired_difference
+from tokenskip.evaluation.results import load_results
+from tokenskip.plugins import make_scorer
+from tokenskip.pruning.atoms import split_units
+from tokenskip.pruning.chain import prune_chain
+from tokenskip.pruning.corpus import corpus_thresholds, prune_trajectory
+from tokenskip.run import Run
 from tokenskip.store import (
     COMPLETIONS,
     EVAL,
@@ -54,6 +54,7 @@ from tokenskip.store import (
     write_atomically,
     write_rows,
 )
+from tokenskip.training.distill import token_values
 from tokenskip.types import Pruned, Scores, Span, Trajectory
 
 LIMIT, REFERENCE, TEST = 800, 150, 300
@@ -231,7 +232,7 @@ class Bench:
 
     def package_example(self) -> dict[str, Any] | None:
         """The same chain as the `llmlingua` package cuts it; None without cl100k."""
-        from tokenskip.rules import RulePruner
+        from tokenskip.commands.rules import RulePruner
 
         try:
             rule = RulePruner("embedded")

@@ -56,8 +56,12 @@ def load_texts(data: Path | None, n: int) -> list[str]:
     if data is not None:
         rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()[:n]]
         return [row["cot"] if "cot" in row else f"{row['question']}\n{row['answer']}" for row in rows]
+    sys.path.append(
+        str(Path(__file__).resolve().parents[1] / "tools")
+    )  # what built the embedded model is in no package
+    from embedded_model.registers import document
+
     from tokenskip.embedded.family import stories
-    from tokenskip.embedded.registers import document
 
     documents = [document(story, "chatty", random.Random(i), bare=True) for i, story in enumerate(stories("train", n))]
     return [item.completion.rpartition("\n\n")[0] for item in documents]  # the chain: what is compressed
@@ -90,7 +94,7 @@ def make_checkpoint(size: str, texts: list[str], folder: Path) -> Path:
 
 def trained_xlmr(texts: list[str], folder: Path) -> Path:
     """XLM-R's shape at four layers of 256, fitted for three epochs to a teacher that likes long words and figures."""
-    from tokenskip.distill import Settings, distill
+    from tokenskip.training.distill import Settings, distill
     from tokenskip.types import Scores, Span, Trajectory
 
     draw, chains = random.Random(0), []
@@ -188,7 +192,7 @@ def cutter(scorer: str, model: str, dtype: str) -> Callable[[list[str]], list[li
 
         rule = LLMLinguaRule(model, device="cpu", dtype=dtype)
         return lambda texts: rule.compress(texts, RATES)
-    from tokenskip.files import FilePruner
+    from tokenskip.commands.files import FilePruner
     from tokenskip.types import Trajectory
 
     pruner = FilePruner(scorer, model, overrides=["model.device=cpu", f"model.dtype={dtype}"])

@@ -150,9 +150,10 @@ def server(run: str, merged: Path, port: int) -> Iterator[str]:
     """The address of `transformers serve` on the merged model, as `tokenskip serve --exec` starts it."""
     command = [sys.executable, "-m", "tokenskip", "serve", run, "--merged", merged, "--port", port, "--exec"]
     file = merged.with_name("server.log")
-    with file.open("w") as log, subprocess.Popen(
-        [str(word) for word in command], stdout=log, stderr=log, env=_environment()
-    ) as process:
+    with (
+        file.open("w") as log,
+        subprocess.Popen([str(word) for word in command], stdout=log, stderr=log, env=_environment()) as process,
+    ):
         try:
             url = f"http://127.0.0.1:{port}"
             while True:

@@ -72,8 +72,7 @@ SPECIAL: dict[str, tuple[str | None, str, list[str]]] = {  # bos, eos, further s
 
 
 def family_tokenizer(family: str) -> Any:
-    """A byte-level BPE with the family's special tokens and template; it adds a BOS of its own where the family's does.
-    """
+    """A byte-level BPE with the family's special tokens and template, and its BOS where it adds one."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

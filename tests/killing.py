@@ -30,7 +30,16 @@ WINDOWS = {"generate": 8, "grade": 2, "score": 2, "prune": 2, "evaluate": 8}
 """Rows between two writes of a stage: small, so that a kill finds the quick stages at work."""
 PLAN = ("generate",) * 4 + ("grade",) * 3 + ("score",) * 3 + ("prune",) * 3 + ("dataset",) * 2 + ("train",) * 5
 PLAN += ("evaluate",) * 4 + ("report",) * 2
-HEAVY = ["torch", "transformers", "trl", "peft", "datasets", "tokenskip.pipeline", "tokenskip.train", "tokenskip.cli"]
+HEAVY = [
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "tokenskip.pipeline",
+    "tokenskip.training.train",
+    "tokenskip.cli",
+]
 TIMED = ("timings.jsonl", "results.json", "report.html")
 """Files with times in them: they differ between any two runs."""
 
@@ -46,7 +55,8 @@ class Kill:
 
 def _command(arguments: list[str], pipe: Connection, kill: Kill | None) -> None:
     """`tokenskip ARGUMENTS`, which reports (stage, file, rows or steps) before or after it computes them."""
-    from tokenskip import cli, console, pipeline
+    from tokenskip import cli, pipeline
+    from tokenskip.commands import console
     from tokenskip.store import RunFolder
 
     seen = 0

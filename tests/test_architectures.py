@@ -15,7 +15,7 @@ from tokenskip.config import PromptConfig, load_recipe
 from tokenskip.errors import ModelError
 from tokenskip.prompts import PLAIN_TEMPLATE, Prompts, add_ratio_control
 from tokenskip.store import read_rows
-from tokenskip.train import iter_losses, tokenise_row
+from tokenskip.training.train import iter_losses, tokenise_row
 
 ASK = [{"role": "user", "content": "How many?"}]
 MULTI = [*ASK, {"role": "assistant", "content": "One."}, {"role": "user", "content": "And now?"}]

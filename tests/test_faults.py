@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from scripted_runs import recipe
 
-from tokenskip import cli, console, pipeline
+from tokenskip import cli, pipeline
+from tokenskip.commands import console
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.errors import RunError
 from tokenskip.progress import Silent
@@ -65,7 +66,7 @@ def test_any_disk_error_is_one_line_on_the_command_line(monkeypatch: Any, capsys
         def failing(*_: object, number: int = number) -> None:
             raise OSError(number, os.strerror(number), str(tmp_path / "x"))
 
-        monkeypatch.setattr("tokenskip.files.grade_file", failing)
+        monkeypatch.setattr("tokenskip.commands.files.grade_file", failing)
         (tmp_path / "in.jsonl").write_text("{}")
         monkeypatch.setattr(sys, "argv", ["tokenskip", "grade", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "o")])
         with pytest.raises(SystemExit) as done:
@@ -81,7 +82,7 @@ def test_an_error_that_is_no_disks_fault_is_a_bug(monkeypatch: Any, tmp_path: Pa
     def failing(*_: object) -> None:
         raise OSError(None, "a bug")
 
-    monkeypatch.setattr("tokenskip.files.grade_file", failing)
+    monkeypatch.setattr("tokenskip.commands.files.grade_file", failing)
     (tmp_path / "in.jsonl").write_text("{}")
     monkeypatch.setattr(sys, "argv", ["tokenskip", "grade", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "o")])
     with pytest.raises(OSError, match="a bug"):

@@ -14,22 +14,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokenskip import plugins
-from tokenskip.answers import MAX_ANSWER, compare, extract_answer, extract_boxed, normalise, parse_number
-from tokenskip.atoms import check_pruned, split_units
+from tokenskip.commands.preview import ask
 from tokenskip.config import PromptConfig, PruneConfig, RunConfig, TaskConfig, check_config, lay_over, load_recipe
 from tokenskip.errors import ConfigError, DataError, TokenskipError
-from tokenskip.grade import grade_output, grade_trajectory
+from tokenskip.generation.answers import MAX_ANSWER, compare, extract_answer, extract_boxed, normalise, parse_number
+from tokenskip.generation.grade import grade_output, grade_trajectory
+from tokenskip.generation.split import split_completion
 from tokenskip.jsonl import read_jsonl
 from tokenskip.models import load_tokenizer
-from tokenskip.objects import make_scorer
-from tokenskip.preview import ask
+from tokenskip.plugins import make_scorer
 from tokenskip.progress import Silent
 from tokenskip.prompts import Prompts, spell_ratio
-from tokenskip.prune import prune_chain_many, token_counter
+from tokenskip.pruning.atoms import check_pruned, split_units
+from tokenskip.pruning.chain import prune_chain_many
 from tokenskip.scorers.random import RandomScorer
-from tokenskip.split import split_completion
 from tokenskip.store import RunFolder, dump_row, read_manifest, read_rows
 from tokenskip.tasks.jsonl import JsonlTask
+from tokenskip.tokens import token_counter
 from tokenskip.types import Trajectory
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

@@ -18,11 +18,11 @@ import pytest
 from scripted_runs import recipe
 
 from tokenskip import cli, pipeline
+from tokenskip.commands.preview import ask, shared_words
 from tokenskip.config import TrainConfig, load_recipe
-from tokenskip.dataset import FEW_STEPS, few_steps
 from tokenskip.errors import RunError, StageError
-from tokenskip.preview import ask, shared_words
 from tokenskip.store import read_rows
+from tokenskip.training.dataset import FEW_STEPS, few_steps
 
 EQUAL = ("completions.jsonl", "trajectories.jsonl", "scores.jsonl", "pruned.jsonl", "train.jsonl")
 ADAPTER = "adapter/adapter_model.safetensors"

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scripted_runs import CHAT_TEMPLATE
 
 from tokenskip.config import PromptConfig
-from tokenskip.dataset import training_rows
 from tokenskip.errors import ConfigError, ModelError
 from tokenskip.prompts import Prompts, add_ratio_control, has_ratio_control, ratio_kwargs, spell_ratio
-from tokenskip.train import tokenise_row
+from tokenskip.training.dataset import training_rows
+from tokenskip.training.train import tokenise_row
 from tokenskip.types import Grade, Pruned, Trajectory
 
 ASK = [{"role": "user", "content": "How many?"}]

@@ -13,8 +13,8 @@ from scripted_runs import recipe
 from tokenskip import cli, tracking
 from tokenskip.config import load_recipe
 from tokenskip.errors import ConfigError
+from tokenskip.evaluation.results import load_results
 from tokenskip.pipeline import Run, report, run
-from tokenskip.results import load_results
 
 
 def test_unknown_names_are_one_line() -> None:

@@ -28,9 +28,9 @@ from own_model import server, tokenskip  # noqa: E402
 
 from tokenskip.backends.hf import HfBackend  # noqa: E402
 from tokenskip.config import ModelConfig, PromptConfig, TaskConfig  # noqa: E402
+from tokenskip.generation.split import split_completion  # noqa: E402
 from tokenskip.models import load_model, load_tokenizer  # noqa: E402
 from tokenskip.prompts import Prompts, ratio_kwargs  # noqa: E402
-from tokenskip.split import split_completion  # noqa: E402
 from tokenskip.tasks.embedded import EmbeddedTask  # noqa: E402
 from tokenskip.types import Problem, Sampling  # noqa: E402
 
@@ -104,9 +104,7 @@ class Harnesses:
 
     def _call(self, command: Sequence[str], **environment: str) -> None:
         print("\n$", *(f"{name}={value}" for name, value in environment.items()), shlex.join(command), flush=True)
-        subprocess.run(
-            [sys.executable, "-m", *command], cwd=self.folder, env={**os.environ, **environment}, check=True
-        )
+        subprocess.run([sys.executable, "-m", *command], cwd=self.folder, env={**os.environ, **environment}, check=True)
 
     def _outcome(self, right: Sequence[bool], texts: Iterator[str]) -> Outcome:
         lengths = [len(self.prompts.ids(text)) for text in texts]

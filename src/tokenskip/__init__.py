@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from tokenskip.api import run_recipe, score_texts
     from tokenskip.config import PromptConfig, PruneConfig, RunConfig, load_recipe
     from tokenskip.errors import ConfigError, TokenskipError
+    from tokenskip.evaluation.results import load_results
+    from tokenskip.generation.split import split_completion
     from tokenskip.prompts import add_ratio_control
-    from tokenskip.prune import prune_chain, token_counter
-    from tokenskip.results import load_results
-    from tokenskip.split import split_completion
+    from tokenskip.pruning.chain import prune_chain
+    from tokenskip.tokens import token_counter
     from tokenskip.types import Problem, Pruned, Scores, Span, Trajectory
 
     __version__: str
@@ -46,10 +47,11 @@ _MODULES = {
     "api": ("run_recipe", "score_texts"),
     "config": ("PromptConfig", "PruneConfig", "RunConfig", "load_recipe"),
     "errors": ("ConfigError", "TokenskipError"),
+    "evaluation.results": ("load_results",),
+    "generation.split": ("split_completion",),
     "prompts": ("add_ratio_control",),
-    "prune": ("prune_chain", "token_counter"),
-    "results": ("load_results",),
-    "split": ("split_completion",),
+    "pruning.chain": ("prune_chain",),
+    "tokens": ("token_counter",),
     "types": ("Problem", "Pruned", "Scores", "Span", "Trajectory"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -1,6 +1,6 @@
 """Two of the public functions: a whole run, and importances of texts, for whoever would rather write Python.
 
-    python -c "import tokenskip; print(tokenskip.score_texts(['So 2 + 3 = 5.'])[0].spans)"
+python -c "import tokenskip; print(tokenskip.score_texts(['So 2 + 3 = 5.'])[0].spans)"
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenskip import pipeline
+from tokenskip.commands.console import read_recipe
+from tokenskip.commands.files import FilePruner
 from tokenskip.config import RunConfig
-from tokenskip.console import read_recipe
 from tokenskip.errors import ConfigError
-from tokenskip.files import FilePruner
-from tokenskip.results import load_results
+from tokenskip.evaluation.results import load_results
 from tokenskip.types import Scores, Trajectory
 
 

@@ -14,6 +14,7 @@ import typer
 
 from tokenskip.commands.calibrate import calibrate
 from tokenskip.commands.compare import compare
+from tokenskip.commands.console import Limit, Out, RunDir, Set, bars, quiet, read_recipe, run_stage, say
 from tokenskip.commands.doctor import doctor
 from tokenskip.commands.export import export
 from tokenskip.commands.merge import merge
@@ -22,7 +23,6 @@ from tokenskip.commands.prune import prune
 from tokenskip.commands.push import push
 from tokenskip.commands.rounds import rounds
 from tokenskip.commands.serve import serve
-from tokenskip.console import Limit, Out, RunDir, Set, bars, quiet, read_recipe, run_stage, say
 from tokenskip.errors import ConfigError, TokenskipError
 
 app = typer.Typer(
@@ -80,7 +80,7 @@ def run(
     """Run a recipe from the questions to the report; a killed run goes on where it stopped."""
     config = read_recipe(recipe, set_ or [], limit)
     if dry_run:
-        from tokenskip.dryrun import dry_run as show
+        from tokenskip.commands.dry_run import dry_run as show
 
         quiet()
         show(config)
@@ -109,7 +109,7 @@ def grade(
     if source.is_dir():
         run_stage("grade", source)
         return
-    from tokenskip.files import grade_file
+    from tokenskip.commands.files import grade_file
 
     counts = grade_file(source, task, _needed(output))
     say(", ".join(f"{n} {what}" for what, n in counts.items()) + f" -> {output}")
@@ -185,7 +185,7 @@ def ask(
     set_: Set = None,
 ) -> None:
     """Ask a model with whole and with shortened chains, side by side."""
-    from tokenskip.preview import ask as show
+    from tokenskip.commands.preview import ask as show
 
     quiet()
     show(question, ratio, base, adapter, set_ or [])
@@ -211,8 +211,8 @@ def _run_all(config: Any, out: Path) -> None:
 def _show_results(path: Path) -> None:
     from rich.console import Console
 
-    from tokenskip.report import terminal_table
-    from tokenskip.results import load_results
+    from tokenskip.evaluation.results import load_results
+    from tokenskip.report.page import terminal_table
 
     results = load_results(path)
     console = Console()

@@ -9,7 +9,7 @@
     evaluate   all arms on the same problems                             eval/
     report     every number, and a page to open                          results.json, report.html
 
-Names become objects in `tokenskip.objects`; stages receive objects.
+Names become objects in `tokenskip.plugins`; stages receive objects.
 """
 
 from __future__ import annotations
@@ -23,17 +23,14 @@ from typing import Any
 
 from tokenskip.arms import WEIGHTS, rows_of
 from tokenskip.config import EngineConfig, RoundsConfig, RunConfig
-from tokenskip.controls import train_full_chain, train_longer
-from tokenskip.dataset import training_rows
+from tokenskip.distributed import alone, rank
 from tokenskip.errors import StageError
-from tokenskip.evaluate import Bench, load_map, run_arm, time_arm
-from tokenskip.generate import complete, one_by_one, repeat
-from tokenskip.grade import grade_trajectory
-from tokenskip.job import Run as Run
-from tokenskip.objects import check_arms, check_scorer, make_scorer
-from tokenskip.prune import corpus_thresholds, draw_ratio, prune_trajectory
-from tokenskip.ranks import alone, rank
-from tokenskip.rounds import first_weights, run_rounds
+from tokenskip.evaluation.evaluate import Bench, load_map, run_arm, time_arm
+from tokenskip.generation.generate import complete, one_by_one, repeat
+from tokenskip.generation.grade import grade_trajectory
+from tokenskip.plugins import check_arms, check_scorer, make_scorer
+from tokenskip.pruning.corpus import corpus_thresholds, draw_ratio, prune_trajectory
+from tokenskip.run import Run as Run
 from tokenskip.store import (
     ADAPTER,
     COMPLETIONS,
@@ -52,7 +49,10 @@ from tokenskip.store import (
     write_rows,
 )
 from tokenskip.tracking import log_results
-from tokenskip.train import train as train_adapter
+from tokenskip.training.controls import train_full_chain, train_longer
+from tokenskip.training.dataset import training_rows
+from tokenskip.training.rounds import first_weights, run_rounds
+from tokenskip.training.train import train as train_adapter
 from tokenskip.types import Problem, Sampling, Scores, Trajectory
 
 CONTROL = WEIGHTS["random"]
@@ -132,8 +132,8 @@ def distill(
     `options` go to every teacher; one named after a teacher holds those of that teacher alone. A teacher's scores stay
     in `scores-TEACHER.jsonl` of the run folder, so that a second student costs no scoring.
     """
-    from tokenskip.distill import Settings
-    from tokenskip.distill import distill as fit
+    from tokenskip.training.distill import Settings
+    from tokenskip.training.distill import distill as fit
 
     configs = {}
     shared = {key: value for key, value in options.items() if key not in teachers}
@@ -300,8 +300,8 @@ def _on_bench(make: Callable[[Bench], Work], job: Run) -> Work:
 
 def report(job: Run) -> Path:
     """Stage 8: the path of `report.html`."""
-    from tokenskip.report import write_report
-    from tokenskip.results import write_results
+    from tokenskip.evaluation.results import write_results
+    from tokenskip.report.page import write_report
 
     log_results(job.config.train.report_to, job.folder.path, write_results(job.folder))
     return write_report(job.folder.path)

@@ -1,14 +1,22 @@
 """Names -> tasks, backends and scorers: three literal tables, and `package.module:attr` for a user's own.
 
-To add one: write its file, add one line here, write its test.
+To add one: write its file, add one line here, write its test. What a configuration names is checked before anything
+heavy loads. A plug-in's constructor is given what it names, so one that needs no loaded model never loads one.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, unknown_name
+from tokenskip.models import check_context, load_model, load_tokenizer, resolve_model
+from tokenskip.prompts import Prompts
+from tokenskip.types import Backend, Scorer, Trajectory
 
 TASKS = {
     "embedded": "tokenskip.tasks.embedded:EmbeddedTask",
@@ -35,6 +43,11 @@ SCORERS = {
 }
 
 
+# what a constructor may ask for by name; every other argument is an option of the user's
+_FOR_BACKENDS = ("model", "path", "adapter", "journal", "tokenizer", "batch_size", "device", "dtype", "seed")
+_FOR_SCORERS = ("model", "tokenizer", "render", "batch_tokens", "seed", "device", "dtype")
+
+
 def load(kind: str, name: str, table: dict[str, str]) -> Any:
     """The class or factory that `name` stands for in `table`, or that `package.module:attr` points to.
 
@@ -55,3 +68,114 @@ def load(kind: str, name: str, table: dict[str, str]) -> Any:
         return getattr(module, attribute)
     except AttributeError:
         raise ConfigError(f"{kind} {name!r}: module {module_name!r} has no {attribute!r}") from None
+
+
+def check_backend(config: RunConfig) -> None:
+    """ConfigError when the backend is unknown or does not take one of `generate.options`."""
+    backend = load("backend", config.generate.backend, BACKENDS)
+    _check_options(f"generate.options of {config.generate.backend}", backend, _FOR_BACKENDS, config.generate.options)
+
+
+def check_arms(config: RunConfig) -> None:
+    """ConfigError when the backend says (by its `refuses`) that it cannot do an arm of the evaluation, and why."""
+    backend = load("backend", config.generate.backend, BACKENDS)
+    refuses = getattr(backend, "refuses", lambda *_, **__: None)
+    options = config.generate.options
+    refused = {arm.name: refuses(arm, config.model.path, **options) for arm in config.chosen_arms()}
+    if names := [name for name, reason in refused.items() if reason]:
+        raise ConfigError(
+            f"the {config.generate.backend} backend cannot do {', '.join(names)} as configured: {refused[names[0]]}; "
+            "or leave them out: --set evaluate.arms=[…]"
+        )
+
+
+def make_backend(
+    config: RunConfig, prompts: Prompts, adapter: Path | None = None, journal: Path | None = None
+) -> Backend:
+    """The configured backend. It is given what its constructor names.
+
+    One that takes `model` gets the loaded model, with the adapter (a folder) on it; one that takes `path` gets the
+    model's name and, as `adapter`, the folder or None, and serves them as it can. `journal` is a file where one may
+    keep answers until the stage has written them.
+    """
+    factory = load("backend", config.generate.backend, BACKENDS)
+    provided: dict[str, Any] = {
+        "path": config.model.path,
+        "adapter": adapter,
+        "journal": journal,
+        "tokenizer": prompts.tokenizer,
+        "batch_size": config.generate.batch_size,
+        "device": config.model.device,
+        "dtype": config.model.dtype,
+        "seed": config.seed,
+    }
+    wanted = inspect.signature(factory).parameters
+    chosen = {name: value for name, value in provided.items() if name in wanted}
+    if "model" in wanted:
+        check_context(config.model, len(prompts.prompt("").token_ids), config.generate.max_new_tokens)
+        chosen["model"] = load_model(config.model, adapter)
+    made: Backend = factory(**chosen, **config.generate.options)
+    return made
+
+
+def check_scorer(config: RunConfig) -> None:
+    """ConfigError when the scorer is unknown or does not take one of `score.options`."""
+    scorer = load("scorer", config.score.scorer, SCORERS)
+    _check_options(f"score.options of {config.score.scorer}", scorer, _FOR_SCORERS, config.score.options)
+    if config.score.model and "model" in inspect.signature(scorer).parameters and config.score.model != "embedded":
+        resolve_model(config.score.model)
+
+
+def _check_options(
+    where: str, factory: Callable[..., Any], provided: tuple[str, ...], options: Mapping[str, Any]
+) -> None:
+    parameters = inspect.signature(factory).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return
+    accepted = [name for name in parameters if name not in provided]
+    for option in options:
+        if option not in accepted:
+            raise ConfigError(f"{where}: {unknown_name('option', option, accepted)}")
+
+
+def needs_prompts(config: RunConfig) -> bool:
+    """Whether the configured scorer reads rendered prompts; an encoder's tokenizer could not even render them."""
+    return "render" in inspect.signature(load("scorer", config.score.scorer, SCORERS)).parameters
+
+
+def make_scorer(config: RunConfig, prompts: Prompts | None) -> Scorer:
+    """The configured scorer. It is given what its constructor names; `prompts` may be None without `needs_prompts`.
+
+    A scorer that takes `render` scores with a causal LM: `score.model`, by default the target itself, loaded. One that
+    takes only `model` is handed the path and loads what it needs.
+    """
+    settings = config.score
+    factory = load("scorer", settings.scorer, SCORERS)
+    wanted = inspect.signature(factory).parameters
+    provided: dict[str, Any] = {
+        "batch_tokens": settings.batch_tokens,
+        "seed": config.seed,
+        "device": config.model.device,
+        "dtype": config.model.dtype,
+    }
+    if "render" in wanted:
+        assert prompts is not None
+        provided |= _causal_model(config, prompts)
+    elif settings.model:
+        provided["model"] = settings.model
+    chosen = {name: value for name, value in provided.items() if name in wanted}
+    scorer: Scorer = factory(**chosen, **settings.options)
+    return scorer
+
+
+def _causal_model(config: RunConfig, prompts: Prompts) -> dict[str, Any]:
+    """The loaded model of a causal scorer, its tokenizer, and its rendering of a trajectory's prompt."""
+    model_config = config.model
+    if config.score.model:
+        model_config = model_config.model_copy(update={"path": config.score.model, "revision": None})
+        prompts = Prompts(load_tokenizer(model_config), config.prompt)
+
+    def render(trajectory: Trajectory) -> list[int]:
+        return list(prompts.prompt(trajectory.question).token_ids) + prompts.ids(trajectory.head)
+
+    return {"model": load_model(model_config), "tokenizer": prompts.tokenizer, "render": render}

@@ -18,10 +18,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tokenskip import ratio_map
+from tokenskip import ratio as ratio_map
 from tokenskip.config import PromptConfig, check_ratio
 from tokenskip.errors import ConfigError, ModelError
-from tokenskip.ratio_map import RatioMap
+from tokenskip.ratio import RatioMap
 from tokenskip.types import Message, Prompt
 
 _BEGIN, _END = "{#- tokenskip: ratio control -#}", "{#- tokenskip: end -#}"

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from tokenskip.config import RunConfig, check_config
+from tokenskip.distributed import rank, world
 from tokenskip.errors import ConfigError, RunError, StageError
 from tokenskip.progress import Progress
-from tokenskip.ranks import rank, world
 from tokenskip.types import Grade, Pruned, Scores, Span, Trajectory
 
 Row = dict[str, Any]

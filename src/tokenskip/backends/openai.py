@@ -28,9 +28,9 @@ import openai
 
 from tokenskip.arms import Arm, round_number
 from tokenskip.backends._journal import Journal
+from tokenskip.client import KEY_VARIABLE, base_url, check_served
 from tokenskip.errors import BackendError, ConfigError
 from tokenskip.prompts import ratio_kwargs
-from tokenskip.server import KEY_VARIABLE, base_url, check_served
 from tokenskip.types import Completion, Finish, Prompt, Sampling
 
 GIVE_UP_AFTER = 8

@@ -19,9 +19,9 @@ from typing import Any
 import vllm
 from vllm.lora.request import LoRARequest
 
+from tokenskip.client import lora_rank
 from tokenskip.errors import ModelError
 from tokenskip.models import resolve_model
-from tokenskip.server import lora_rank
 from tokenskip.types import Completion, Finish, Prompt, Sampling
 
 

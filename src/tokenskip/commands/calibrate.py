@@ -1,4 +1,4 @@
-"""`tokenskip calibrate RUN`: what comes out becomes what was asked for; see `tokenskip.calibrate`."""
+"""`tokenskip calibrate RUN`: what comes out becomes what was asked for; see `tokenskip.evaluation.calibrate`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tokenskip.console import RunDir, bars, read_recipe, say
+from tokenskip.commands.console import RunDir, bars, read_recipe, say
 
 
 def calibrate(
@@ -16,9 +16,9 @@ def calibrate(
     clamp: Annotated[bool, typer.Option("--clamp", help="Out of reach: the nearest instead of an error.")] = False,
 ) -> None:
     """Measure achieved ratios, fit asked -> prompted, and store that map in the adapter's chat template."""
-    from tokenskip.calibrate import calibrate as measure
-    from tokenskip.job import Run
+    from tokenskip.evaluation.calibrate import calibrate as measure
     from tokenskip.prompts import spell_ratio
+    from tokenskip.run import Run
 
     ratios = [float(spell_ratio(ratio)) for ratio in grid or []]
     config = read_recipe(run_dir / "config.json", [], None)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from tokenskip.console import say
+from tokenskip.commands.console import say
 
 
 def compare(
@@ -20,7 +20,7 @@ def compare(
     """Put runs side by side: one offline page and a table, with exact paired tests on the problems they share."""
     from rich.console import Console
 
-    from tokenskip.compare import pairs, read_runs, terminal_table, write_page
+    from tokenskip.report.compare import pairs, read_runs, terminal_table, write_page
 
     read = read_runs(runs)
     page = write_page(read, output)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tokenskip.console import say
+from tokenskip.commands.console import say
 
 
 def doctor(
@@ -15,9 +15,9 @@ def doctor(
     ratio: Annotated[str, typer.Option(help="The ratio to try.")] = "0.5",
 ) -> None:
     """Does a server honour the ratio? Exits with 0 when it does, with 1 and what to change when it does not."""
-    from tokenskip.doctor import diagnose
     from tokenskip.errors import ConfigError
     from tokenskip.prompts import spell_ratio
+    from tokenskip.serving.doctor import diagnose
 
     tried = float(spell_ratio(ratio))
     if tried == 1:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tokenskip.console import RunDir, quiet, say
+from tokenskip.commands.console import RunDir, quiet, say
 
 
 def export(
@@ -16,7 +16,7 @@ def export(
     format: Annotated[str, typer.Option("--format", help="trl, messages, alpaca or axolotl.")] = "trl",
 ) -> None:
     """Write the training rows of a run in the format of another trainer."""
-    from tokenskip.export import export as write
+    from tokenskip.serving.export import export as write
 
     quiet()
     say(f"{write(run, format, output)} rows -> {output}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tokenskip.console import quiet, say
+from tokenskip.commands.console import quiet, say
 
 
 def merge(
@@ -17,8 +17,8 @@ def merge(
     dtype: Annotated[str | None, typer.Option(help="Of the weights (default: as the base is stored).")] = None,
 ) -> None:
     """Fold an adapter into its model: a plain model folder, ratio control in its chat template."""
-    from tokenskip.merge import find_adapter
-    from tokenskip.merge import merge as fold
+    from tokenskip.serving.merge import find_adapter
+    from tokenskip.serving.merge import merge as fold
 
     quiet()
     agreement = fold(find_adapter(run, base, dtype), output)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tokenskip.console import Set, quiet, say
+from tokenskip.commands.console import Set, quiet, say
 from tokenskip.errors import ConfigError
 
 
@@ -29,13 +29,13 @@ def playground(
 
     Both models of a run are loaded here; for large ones start a server (`tokenskip serve`) and give its --url.
     """
-    from tokenskip.playground_page import check_installed, launch
+    from tokenskip.serving.playground_page import check_installed, launch
 
     if bool(url) != bool(model) or (original and not url):
         raise ConfigError("a server needs both --url and --model (and perhaps --original); without one, give none")
     check_installed("gradio", *(["openai"] if url else []))
     quiet()
-    from tokenskip.playground import local, remote
+    from tokenskip.serving.playground import local, remote
 
     overrides = set_ or []
     if url and model:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenskip.console import Set, bars, run_stage, say
+from tokenskip.commands.console import Set, bars, run_stage, say
 from tokenskip.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
-    from tokenskip.files import LinePruner
+    from tokenskip.commands.files import LinePruner
 
 RULES = ("tokenskip", "llmlingua")
 _FILE = "For a file: "
@@ -56,8 +56,8 @@ def prune(
     if source.is_dir():
         run_stage("prune", source, None, set_)
         return
-    from tokenskip.files import prune_file
-    from tokenskip.preview import show_pruned
+    from tokenskip.commands.files import prune_file
+    from tokenskip.commands.preview import show_pruned
 
     if output is None:
         raise ConfigError("a file needs an output: -o OUT.jsonl")
@@ -108,12 +108,12 @@ def pruner_of(
         for option, value in given.items():
             if value:
                 raise ConfigError(f"{option} belongs to --rule llmlingua; our own rule protects numbers by itself")
-        from tokenskip.files import FilePruner
+        from tokenskip.commands.files import FilePruner
 
         return partial(FilePruner, scorer or "surprisal", model, tokenizer=tokenizer, overrides=overrides)
     if scorer not in (None, "llmlingua2"):
         raise ConfigError(f"--rule llmlingua cuts by a token classifier: it needs --scorer llmlingua2; given: {scorer}")
-    from tokenskip.rules import RulePruner
+    from tokenskip.commands.rules import RulePruner
 
     return partial(
         RulePruner,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tokenskip.console import quiet, say
+from tokenskip.commands.console import quiet, say
 from tokenskip.errors import BackendError, ConfigError
 
 
@@ -22,8 +22,8 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
 ) -> None:
     """Upload a run's adapter, tokenizer and chat template with a model card written from its results."""
-    from tokenskip.card import HUB_ID, prepare_upload
-    from tokenskip.merge import find_adapter
+    from tokenskip.serving.merge import find_adapter
+    from tokenskip.serving.model_card import HUB_ID, prepare_upload
 
     if not HUB_ID.fullmatch(repo):
         raise ConfigError(f"a repository is OWNER/NAME, such as me/qwen-tokenskip; given: {repo!r}")

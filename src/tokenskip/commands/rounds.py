@@ -1,8 +1,8 @@
-"""`tokenskip rounds RUN`: on-policy rounds on a run folder; see `tokenskip.rounds`."""
+"""`tokenskip rounds RUN`: on-policy rounds on a run folder; see `tokenskip.training.rounds`."""
 
 from __future__ import annotations
 
-from tokenskip.console import RunDir, Set, run_stage
+from tokenskip.commands.console import RunDir, Set, run_stage
 
 
 def rounds(run_dir: RunDir, set_: Set = None) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tokenskip.console import quiet, say
+from tokenskip.commands.console import quiet, say
 from tokenskip.errors import BackendError, ConfigError, unknown_name
 
 ENGINES = ("vllm", "transformers")
@@ -27,7 +27,7 @@ def serve(
     execute: Annotated[bool, typer.Option("--exec", help="Run the command instead of printing it.")] = False,
 ) -> None:
     """Print the command that serves an adapter so that the ratio works, or run it."""
-    from tokenskip.merge import find_adapter
+    from tokenskip.serving.merge import find_adapter
 
     if engine not in ENGINES:
         raise ConfigError(unknown_name("engine", engine, ENGINES))
@@ -51,8 +51,8 @@ def _vllm(trained: Any, port: int) -> list[str]:
     """vLLM with the adapter beside its base; the template must be named, it reads none from an adapter's folder."""
     import json
 
+    from tokenskip.client import lora_rank
     from tokenskip.models import resolve_model
-    from tokenskip.server import lora_rank
 
     if trained.is_model:
         return ["vllm", "serve", str(trained.folder), "--port", str(port)]
@@ -76,7 +76,7 @@ def _run(command: list[str], unmerged: Any, merged: Path) -> None:
         extra = {"vllm": "vllm", "transformers": "transformers[serving]"}[command[0]]
         raise BackendError(f"{command[0]} is not installed here: pip install '{extra}', or run without --exec")
     if unmerged is not None:
-        from tokenskip.merge import merge
+        from tokenskip.serving.merge import merge
 
         merge(unmerged, merged)
     if command[0] == "transformers":  # its /v1/models fails without a hub cache

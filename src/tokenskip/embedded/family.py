@@ -3,11 +3,8 @@
 Reads nothing, writes nothing. A story is a start value and k = 2-4 events (add, take away, double, triple, halve); the
 same split, seed and index always give the same story. Splits cannot share a question: a stable hash of the normalised
 question decides to which split it may belong, and a story drawn for another split is drawn again.
-
-    python -m tokenskip.embedded.family --split dev --n 3
 """
 
-import argparse
 import random
 import re
 import zlib
@@ -165,21 +162,3 @@ def problems(split: str, n: int, start: int = 0, seed: int = 0) -> Iterator[Prob
     """Problems number `start` to `start + n - 1` of a split (`pretrain`, `train`, `dev` or `test`)."""
     for story in stories(split, n, start, seed):
         yield story.problem()
-
-
-def main() -> None:
-    """Print stories with a chatty solution each."""
-    from tokenskip.embedded.registers import REGISTERS, document
-
-    parser = argparse.ArgumentParser(description="Print problems of the embedded family with solutions.")
-    parser.add_argument("--split", default="dev", choices=list(SPLITS))
-    parser.add_argument("--n", type=int, default=3)
-    parser.add_argument("--register", default="chatty", choices=list(REGISTERS))
-    args = parser.parse_args()
-    for story in stories(args.split, args.n):
-        doc = document(story, args.register, random.Random(story.id))
-        print(f"--- {story.id}\n{doc.prompt}\n\n{doc.completion}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """The vocabulary of the procedural stories: names, things, events and sentence templates.
 
-Reads nothing, writes nothing; `tokenskip.embedded.family` and `tokenskip.embedded.registers` draw from it.
+Reads nothing, writes nothing; `tokenskip.embedded.family` and `embedded_model.registers` draw from it.
 Look at the result with `python -m tokenskip.embedded.family --n 3`.
 
 Template language: `{N}` name, `{s}` subject (name or pronoun), `{m}` him/her, `{h}` his/her, `{f}` a friend's

@@ -30,10 +30,10 @@ from typing import Any
 
 import numpy as np
 
-from tokenskip.atoms import has_unspaced_script, split_units
 from tokenskip.config import PruneConfig
 from tokenskip.errors import ConfigError
-from tokenskip.prune import prune_at, token_counter
+from tokenskip.pruning.atoms import has_unspaced_script, split_units
+from tokenskip.pruning.corpus import prune_at
 from tokenskip.scorers._causal import (
     GOALS,
     CausalScorer,
@@ -44,6 +44,7 @@ from tokenskip.scorers._causal import (
     logprobs_in_batches,
     need_answers,
 )
+from tokenskip.tokens import token_counter
 from tokenskip.types import Scores, Span, Trajectory
 
 LEAST, MOST = 0.2, 0.9

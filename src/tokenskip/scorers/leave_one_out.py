@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tokenskip.atoms import has_unspaced_script, split_units
+from tokenskip.pruning.atoms import has_unspaced_script, split_units
 from tokenskip.scorers._causal import (
     GOALS,
     CausalScorer,

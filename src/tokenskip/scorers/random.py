@@ -13,8 +13,8 @@ import random
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from tokenskip.atoms import split_units
 from tokenskip.errors import ConfigError, unknown_name
+from tokenskip.pruning.atoms import split_units
 from tokenskip.types import Scores, Span, Trajectory
 
 UNITS = ("token", "word", "step")

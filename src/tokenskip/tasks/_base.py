@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tokenskip.answers import compare, extract_answer
 from tokenskip.config import TaskConfig
 from tokenskip.errors import ConfigError, DataError, unknown_name
+from tokenskip.generation.answers import compare, extract_answer
 from tokenskip.jsonl import UniqueIds, read_jsonl, text_field
 from tokenskip.types import Grade, Problem
 

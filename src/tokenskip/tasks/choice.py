@@ -21,9 +21,9 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any, ClassVar
 
-from tokenskip.answers import extract_boxed
 from tokenskip.config import TaskConfig
 from tokenskip.errors import ConfigError, DataError
+from tokenskip.generation.answers import extract_boxed
 from tokenskip.jsonl import text_field
 from tokenskip.tasks._base import RowsTask
 from tokenskip.types import Grade, Problem

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from tokenskip.answers import parse_number
 from tokenskip.errors import DataError
+from tokenskip.generation.answers import parse_number
 from tokenskip.tasks._base import RowsTask
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from tokenskip.answers import extract_boxed
+from tokenskip.generation.answers import extract_boxed
 from tokenskip.tasks._base import RowsTask
 
 

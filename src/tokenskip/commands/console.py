@@ -1,0 +1,165 @@
+"""What the modules of all commands share: options that mean the same everywhere, progress bars, and how a stage runs.
+
+A command's module imports from here; `cli` registers it and is the only place that exits or catches our errors.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tokenskip.distributed import rank, world
+from tokenskip.errors import ConfigError, RunError, TokenskipError
+
+Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value over the recipe; may repeat.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder (default: runs/NAME).")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most N training and N evaluation problems.")]
+RunDir = Annotated[Path, typer.Argument(help="Run folder.")]
+
+
+def run_stage(
+    name: str, path: Path, recipe: Path | None = None, set_: list[str] | None = None, limit: int | None = None
+) -> None:
+    """Run one stage on a folder, under the folder's own configuration and what is laid over it."""
+    from tokenskip import pipeline
+
+    if recipe is None and (path / "config.json").exists():
+        config = read_recipe(path / "config.json", set_ or [], limit)
+    elif name == "generate":
+        config = read_recipe(recipe or Path("embedded"), set_ or [], limit)
+    else:
+        raise RunError(f"{path} is not a run folder: start one with `tokenskip run` or `tokenskip generate`")
+    with bars() as progress, pipeline.Run(path, config, progress) as job:
+        getattr(pipeline, name)(job)
+    say(f"{name}: done, see {path}")
+
+
+def read_recipe(recipe: Path, overrides: list[str], limit: int | None) -> Any:
+    """The configuration of a recipe file, of a shipped recipe's name, or of a run folder's `config.json`."""
+    from tokenskip.config import check_config, lay_over, load_recipe
+    from tokenskip.store import read_manifest
+
+    if limit is not None:
+        overrides = [*overrides, f"task.train_limit={limit}", f"task.test_limit={limit}"]
+    if recipe.name == "config.json":
+        values = read_manifest(recipe.parent)["config"]
+        for override in overrides:
+            lay_over(values, override)
+        return check_config(values, str(recipe))
+    shipped = Path(__file__).parents[1] / "recipes"
+    if not recipe.exists() and (shipped / f"{recipe}.yaml").exists():
+        recipe = shipped / f"{recipe}.yaml"
+    elif not recipe.exists():
+        names = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
+        raise ConfigError(f"no recipe {recipe}: give a YAML file, or the name of a shipped one ({names})")
+    return load_recipe(recipe, overrides)
+
+
+@contextmanager
+def bars() -> Iterator[Any]:
+    """Progress bars on standard error, one per stage: rows done, rows a second, time spent and time left.
+
+    Speed is taken over all that this process did: of rich's 30 seconds a window of a slow scorer leaves no two reports.
+    """
+    from rich import progress as rich
+    from rich.console import Console
+
+    class RateColumn(rich.ProgressColumn):
+        def render(self, task: rich.Task) -> str:
+            speed = task.finished_speed or task.speed
+            return f"{speed:.3g}/s" if speed else "–/s"
+
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        RateColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TimeRemainingColumn(),
+    )
+    quiet()
+    console = Console(stderr=True, quiet=bool(rank()))
+    with rich.Progress(*columns, console=console, speed_estimate_period=math.inf) as bars:
+        shown = _Bars(bars)
+        with _stopping(shown):
+            yield shown
+
+
+@contextmanager
+def _stopping(shown: _Bars) -> Iterator[None]:
+    """The first Ctrl-C or termination ends the run after the batch in flight, the second one at once.
+
+    Not in one of several launched processes: those have to stop together, which is their launcher's business.
+    """
+    if world() > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        if shown.stopping:
+            raise KeyboardInterrupt
+        shown.stopping = True
+        shown.bars.console.print("stopping after the batch in flight; once more stops at once")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Bars:
+    """Our `Progress` on rich. Once it is `stopping`, the next report of a stage ends the run."""
+
+    def __init__(self, bars: Any) -> None:
+        self.bars = bars
+        self.stopping = False
+
+    @contextmanager
+    def stage(self, name: str, total: int | None) -> Iterator[Any]:
+        """See `Progress.stage`."""
+        task = self.bars.add_task(name, total=total)
+
+        def advance(n: int, *, total: int | None = None) -> None:
+            if total is not None:
+                self.bars.update(task, total=total)
+            self.bars.advance(task, n)
+            if self.stopping:
+                raise KeyboardInterrupt
+
+        try:
+            yield advance
+        except TokenskipError:
+            self.bars.update(task, visible=False)  # the error's line says it
+            raise
+        self.bars.update(task, total=self.bars.tasks[self.bars.task_ids.index(task)].completed or 1)
+
+
+def quiet() -> None:
+    """Keep the libraries' own notes and bars out of ours; warnings that matter become our errors or counts."""
+    import logging
+    import os
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # "Loading weights", "Truncating train dataset"
+    warnings.filterwarnings("ignore")
+    for name in ("transformers", "trl", "peft", "accelerate", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def say(text: str) -> None:
+    """One line for the user, from the first of several launched processes."""
+    if not rank():
+        print(text, flush=True)  # into a pipe as well, where somebody waits for the address of a page

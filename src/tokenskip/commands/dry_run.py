@@ -1,0 +1,170 @@
+"""`--dry-run`: a recipe resolved and shown, nothing run and nothing downloaded.
+
+What is not on this machine is named in lines `would download: …`. Without the model, three prompts are still shown: a
+stand-in tokenizer (the embedded model's) renders them, and without the data, questions of our own stand in; both say
+so. The wording around them is then not the real template's, and token counts are rough.
+
+    tokenskip run RECIPE --dry-run
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from tokenskip import plugins
+from tokenskip.arms import rows_of
+from tokenskip.commands.estimate import Job, count_parameters, line
+from tokenskip.config import ModelConfig, RunConfig
+from tokenskip.errors import DataError
+from tokenskip.models import is_here, load_tokenizer, resolve_model
+from tokenskip.plugins import check_backend, check_scorer
+from tokenskip.prompts import Prompts
+from tokenskip.tasks._base import is_local
+from tokenskip.tracking import check_trackers
+from tokenskip.training.dataset import few_steps
+from tokenskip.types import Problem
+
+PROMPT, TRAINED = "dim", "bold green"
+N_SHOWN = 3
+HUB_SIZES = {
+    ("openai/gsm8k:main", "train"): 7473,
+    ("openai/gsm8k:main", "test"): 1319,
+    ("DigitalLearningGmbH/MATH-lighteval", "train"): 7500,
+    ("HuggingFaceH4/MATH-500", "test"): 500,
+}
+"""Problems in the hub data sets that recipes name, so that sizes can be told before a download."""
+STAND_INS = (
+    Problem(id="stand-in-1", question="Tom has 12 apples and buys 5 more. How many apples does he have?", gold="17"),
+    Problem(id="stand-in-2", question="A train takes 3 hours for 240 km. What is its speed in km/h?", gold="80"),
+    Problem(id="stand-in-3", question="What is $\\frac{1}{2} + \\frac{1}{3}$?", gold="\\frac{5}{6}"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The problems of one split as far as they are known: how many (None: unknown), and the first of them."""
+
+    n: int | None
+    first: tuple[Problem, ...]
+    missing: str | None = None
+
+
+def dry_run(config: RunConfig) -> None:
+    """Print what a run would do: settings, downloads, three training rows with what is trained on, and sizes.
+
+    Raises:
+        TokenskipError: whatever would stop the run before its first stage.
+    """
+    console = Console()
+    task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
+    check_backend(config)
+    check_scorer(config)
+    check_trackers(config.train.report_to)
+    source = resolve_model(config.model.path, reachable=False)
+    train, test = (_data(task, config, split) for split in ("train", "test"))
+    here = is_here(source)
+    console.print(f"model: {source}", markup=False, highlight=False, soft_wrap=True)
+    downloads = [None if here else source, _scorer_download(config), train.missing, test.missing]
+    for name in dict.fromkeys(one for one in downloads if one):
+        console.print(f"would download: {name}", markup=False, highlight=False, soft_wrap=True)
+    console.print_json(config.model_dump_json())
+    if not here:
+        console.print("! stand-in tokenizer: the embedded model's, so turns look different and counts are rough")
+    if train.missing:
+        console.print("! stand-in questions: the training problems are not on this machine")
+    prompts = Prompts(load_tokenizer(config.model if here else ModelConfig()), config.prompt)
+    lengths = [_show(console, prompts, one, ratio) for one, ratio in zip(train.first, _ratios(config), strict=False)]
+    console.print(_sizes(config, train.n, test.n, max(lengths)), highlight=False, soft_wrap=True)
+    few = few_steps(train.n * config.generate.samples * _rows_per_chain(config), config.train) if train.n else None
+    if few:
+        console.print(f"! at most {few}", highlight=False, soft_wrap=True)
+    if train.n and test.n:
+        console.print(line(_job(config, train.n, test.n, max(lengths), Path(source))), soft_wrap=True)
+
+
+def _job(config: RunConfig, n_train: int, n_test: int, n_prompt: int, source: Path) -> Job:
+    """The run's size for the estimate: half the cap for a completion, and 8B parameters where they are not known."""
+    ratios = config.prune.ratios
+    return Job(
+        n_train=n_train,
+        n_parameters=count_parameters(source) or Job(n_train=1).n_parameters,
+        prompt_tokens=n_prompt,
+        completion_tokens=config.generate.max_new_tokens // 2,
+        samples=config.generate.samples,
+        rows_per_chain=_rows_per_chain(config),
+        kept=sum(ratios) / len(ratios),
+        epochs=config.train.epochs,
+        train_passes=4.0 if config.train.method == "full" else 3.0,
+        n_test=n_test,
+        n_arms=len(list(rows_of(config.chosen_arms(), config.evaluate.ratios))),
+    )
+
+
+def _rows_per_chain(config: RunConfig) -> int:
+    return len(config.prune.ratios) if config.prune.per_trajectory == "all" else 1
+
+
+def _ratios(config: RunConfig) -> tuple[float, ...]:
+    ratios = config.prune.ratios
+    return (1.0, min(ratios), sorted(ratios)[len(ratios) // 2])
+
+
+def _data(task: Any, config: RunConfig, split: str) -> Data:
+    limit = config.task.train_limit if split == "train" else config.task.test_limit
+    source = getattr(config.task, split) or getattr(task, "sources", {}).get(split)
+    if source is None or is_local(source):
+        n, first = 0, []
+        for n, problem in enumerate(task.problems(split, limit), start=1):
+            first += [problem] if n <= N_SHOWN else []
+        if not n:
+            raise DataError(f"task {config.task.name} has no {split} problems")
+        return Data(n, tuple(first))
+    size = HUB_SIZES.get((source, split))
+    n_known = min(size, limit or size) if size else limit
+    return Data(n_known, tuple(islice(STAND_INS, limit)), f"{source} (data, {split} split)")
+
+
+def _scorer_download(config: RunConfig) -> str | None:
+    """The hub id of the scorer's model where it is not on this machine."""
+    model = config.score.model
+    if model is None:
+        scorer = plugins.load("scorer", config.score.scorer, plugins.SCORERS)
+        parameter = inspect.signature(scorer).parameters.get("model")
+        model = parameter.default if parameter and isinstance(parameter.default, str) else None
+    if model is None or model == "embedded" or Path(model).expanduser().exists():
+        return None
+    return None if is_here(model) else f"{model} (scorer {config.score.scorer})"
+
+
+def _show(console: Console, prompts: Prompts, problem: Problem, ratio: float) -> int:
+    """Print one training row, what is trained on in green; returns its prompt's tokens."""
+    prompt = prompts.prompt(problem.question, ratio)
+    text = Text(prompts.text(prompt.messages, ratio), PROMPT)
+    text.append("… chain of thought …", TRAINED)
+    text.append(f"{prompts.forced_answer()} {problem.gold}{prompts.tokenizer.eos_token}", TRAINED)
+    title = f"{problem.id}, ratio {ratio}: {len(prompt.token_ids)} prompt tokens (green: trained on)"
+    console.print(Panel(text, title=Text(title), title_align="left"))
+    return len(prompt.token_ids)
+
+
+def _sizes(config: RunConfig, n_train: int | None, n_test: int | None, n_prompt: int) -> str:
+    cap = config.generate.max_new_tokens
+    per_problem = _rows_per_chain(config)
+    row = f"a training row has about {n_prompt} prompt tokens and at most {cap:,} of completion"
+    if n_train is None:
+        return f"as many training problems as the data has; {row}"
+    n_samples = n_train * config.generate.samples
+    tests = "as many evaluation problems as the data has" if n_test is None else f"{n_test} evaluation problems"
+    return (
+        f"{n_train} training problems (at most {n_samples * cap:,} tokens to generate, about "
+        f"{n_samples * n_prompt:,} to read), at most {n_samples * per_problem:,} training rows, {tests} per arm and "
+        f"ratio; {row}"
+    )

@@ -1,0 +1,164 @@
+"""What a person looks at in a terminal: kept and skipped text in colour, an answer beside a shorter one."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from tokenskip.commands.files import read_chains
+from tokenskip.config import RunConfig, check_config, lay_over
+from tokenskip.embedded import adapter_path
+from tokenskip.errors import ConfigError, ModelError
+from tokenskip.generation.generate import complete
+from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
+from tokenskip.plugins import make_backend
+from tokenskip.prompts import Prompts, spell_ratio
+from tokenskip.store import read_manifest, read_rows
+from tokenskip.tokens import token_counter
+from tokenskip.types import Problem, Sampling, Trajectory
+
+KEPT, SKIPPED = "bold green", "dim strike"
+ANSWER = "bold"
+
+
+def coloured(cot: str, kept: Sequence[Sequence[int]]) -> Text:
+    """The CoT with what is kept and what is skipped set apart."""
+    text = Text(cot, style=SKIPPED)
+    whole = Text()
+    at = 0
+    for start, end in kept:
+        whole.append(cot[at:start], SKIPPED)
+        whole.append(cot[start:end], KEPT)
+        at = end
+    whole.append(cot[at:], SKIPPED)
+    return whole if kept else text
+
+
+def show_pruned(source: Path, output: Path, n: int) -> None:
+    """Print the first `n` pruned texts of a file over the chains they come from."""
+    if not n:
+        return
+    chains: dict[str, Trajectory] = {}
+    stream = read_chains(source)
+    console = Console()
+    for row in islice(read_rows(output), n):
+        while row["id"] not in chains:
+            one = next(stream)
+            chains[one.id] = one
+        title = f"{row['id']}  ratio {row['ratio']}: {row['n_tokens']} -> {row['n_tokens_pruned']} tokens"
+        kept = row.get("kept")  # rule llmlingua puts its text together anew: it is no part of the chain
+        text = Text(row["pruned"]) if kept is None else coloured(chains[row["id"]].cot, kept)
+        console.print(Panel(text, title=Text(title), title_align="left"))
+
+
+def ask(question: str, ratio: float | str, base: str, adapter: Path | None, overrides: Sequence[str]) -> None:
+    """Answer one question with the untouched model and with the adapter at `ratio`; print both, tokens and times.
+
+    Raises:
+        ConfigError, ModelError: a wrong ratio, an empty question, a model or adapter that is not there.
+    """
+    asked = float(spell_ratio(ratio))
+    if not question.strip():
+        raise ConfigError("the question is empty")
+    if any("\ud800" <= character <= "\udfff" for character in question):
+        raise ConfigError("the question is not UTF-8 text")
+    if adapter is None:
+        if base != EMBEDDED:
+            raise ConfigError(f"--base {base} needs --adapter DIR (the adapter/ folder of its run)")
+        adapter = adapter_path()
+    if not (adapter / "adapter_config.json").exists() and not (adapter / "config.json").exists():
+        raise ModelError(f"no adapter in {adapter}: give the adapter/ folder of a run")
+    config = _settings_of(adapter, base, overrides)
+    resolve_model(config.model.path)
+    prompts = Prompts(load_tokenizer(config.model), config.prompt)
+    whole, whole_s = _answer(config, prompts, question, None, 1.0)
+    short, short_s = _answer(config, prompts, question, adapter, asked)
+    saved = 1 - short.n_cot_tokens / whole.n_cot_tokens if whole.n_cot_tokens else 0.0
+    console = Console()
+    panels = (
+        _panel("original (green: also in the short one)", whole, whole_s, shared_words(whole.cot, short.cot)),
+        _panel(f"ratio {spell_ratio(asked)}", short, short_s),
+    )
+    if console.width >= 96:  # narrower columns break every other sentence
+        table = Table(box=None, expand=True, show_header=False, padding=(0, 1))
+        table.add_row(*panels)
+        console.print(table)
+    else:
+        console.print(*panels, sep="\n")
+    console.print(
+        f"{whole.n_cot_tokens} -> {short.n_cot_tokens} CoT tokens ({saved:.0%} saved), "
+        f"{whole_s:.2f} s -> {short_s:.2f} s"
+    )
+
+
+def shared_words(text: str, other: str) -> list[tuple[int, int]]:
+    """Character ranges of the words of `text` that `other` has too, in the same order (a longest match, by difflib)."""
+    words = list(re.finditer(r"\S+", text))
+    matcher = SequenceMatcher(None, [word.group() for word in words], re.findall(r"\S+", other), autojunk=False)
+    blocks = [block for block in matcher.get_matching_blocks() if block.size]
+    return [(words[block.a].start(), words[block.a + block.size - 1].end()) for block in blocks]
+
+
+def _settings_of(adapter: Path, base: str, overrides: Sequence[str]) -> RunConfig:
+    """The prompt settings that the adapter's run was trained with, where its run folder is still around it."""
+    values: dict[str, Any] = {"model": {"path": base}}
+    if _is_run(adapter.parent):
+        trained = read_manifest(adapter.parent)["config"]
+        values |= {"prompt": trained["prompt"], "generate": {"max_new_tokens": trained["generate"]["max_new_tokens"]}}
+    for override in overrides:
+        lay_over(values, override)
+    return check_config(values, "--set")
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether `config.json` there is a run's: a model's own has the same name, and adapters are kept beside models."""
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True  # `read_manifest` says what is wrong with it
+    is_model = isinstance(found, dict) and ("model_type" in found or "architectures" in found)
+    return not is_model or "config" in found
+
+
+def _answer(
+    config: RunConfig, prompts: Prompts, question: str, adapter: Path | None, ratio: float
+) -> tuple[Trajectory, float]:
+    """The model's answer and the seconds it took, loading and a short warm-up excluded."""
+    backend = make_backend(config, prompts, adapter)
+    prompt = prompts.prompt(question, ratio)
+    problem = Problem(id="ask", question=question, gold="")
+    backend.generate([prompt], Sampling(max_new_tokens=2))
+    start = time.perf_counter()
+    done = complete(
+        [problem],
+        [prompt],
+        backend,
+        Sampling(max_new_tokens=config.generate.max_new_tokens),
+        config.prompt,
+        token_counter(prompts.tokenizer),
+    )
+    return done[0], time.perf_counter() - start
+
+
+def _panel(title: str, one: Trajectory, seconds: float, kept: Sequence[Sequence[int]] | None = None) -> Panel:
+    text = Text(one.cot) if kept is None else coloured(one.cot, kept)
+    text.append(one.tail, ANSWER)
+    if one.finish == "length":
+        text.append(" [cut off at the token cap]", "red")
+    if one.finish == "error":
+        text.append(one.dropped or "failed", "red")
+    measured = f"{one.n_cot_tokens} CoT tokens, {seconds:.2f} s"
+    return Panel(text, title=Text(title), subtitle=measured, title_align="left")

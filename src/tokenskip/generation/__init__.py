@@ -1,0 +1,1 @@
+"""A completion, and whether its answer is right."""

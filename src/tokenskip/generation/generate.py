@@ -1,0 +1,148 @@
+"""Stage 1: the target model answers every training problem itself. Writes `completions.jsonl`.
+
+The paper (section 3.2) compresses the model's own chains: they are in its own words, so that fine-tuning changes what
+is left out and little else.
+
+    tokenskip generate runs/NAME
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from tokenskip.config import PromptConfig
+from tokenskip.errors import TokenskipError
+from tokenskip.generation.split import UNCLOSED, split_completion
+from tokenskip.types import Backend, Completion, Problem, Prompt, Sampling, Trajectory
+
+TokenCount = Callable[[str], int]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def repeat(problems: Iterable[Problem], samples: int) -> Iterator[Problem]:
+    """Every problem `samples` times, told apart by `#k` behind the id; just the problems for one sample."""
+    for problem in problems:
+        if samples == 1:
+            yield problem
+        else:
+            yield from (replace(problem, id=f"{problem.id}#{k}") for k in range(samples))
+
+
+def repeat_in_passes(problems: Sequence[Problem], samples: int) -> Iterator[Problem]:
+    """As `repeat`, all problems once, then all of them again: a batch then holds a problem once."""
+    for k in range(samples):
+        yield from repeat_pass(problems, k, samples)
+
+
+def repeat_pass(problems: Iterable[Problem], k: int, samples: int) -> Iterator[Problem]:
+    """The k-th of several passes over the problems: `#k` stands behind the ids unless there is one pass only."""
+    return (problem if samples == 1 else replace(problem, id=f"{problem.id}#{k}") for problem in problems)
+
+
+def complete_samples(
+    problems: Sequence[Problem],
+    prompts: Sequence[Prompt],
+    backend: Backend,
+    sampling: Sampling,
+    config: PromptConfig,
+    count: TokenCount,
+    samples: int,
+) -> list[Trajectory]:
+    """`complete`, the k-th samples (`#k` in the id) with a seed of their own: equal batches would come out equal."""
+    if samples == 1:
+        return complete(problems, prompts, backend, sampling, config, count)
+    groups: dict[int, list[int]] = {}
+    for i, problem in enumerate(problems):
+        groups.setdefault(int(problem.id.rpartition("#")[2]), []).append(i)
+    done: dict[int, Trajectory] = {}
+    for sample, group in groups.items():
+        seeded = replace(sampling, seed=sampling.seed + sample)
+        chosen = [problems[i] for i in group]
+        rows = complete(chosen, [prompts[i] for i in group], backend, seeded, config, count)
+        done |= zip(group, rows, strict=True)
+    return [done[i] for i in range(len(problems))]
+
+
+def complete(
+    problems: Sequence[Problem],
+    prompts: Sequence[Prompt],
+    backend: Backend,
+    sampling: Sampling,
+    config: PromptConfig,
+    count: TokenCount,
+) -> list[Trajectory]:
+    """One ungraded trajectory per problem and prompt; a completion that failed is kept as such, with the error."""
+    completions = answer(backend, prompts, sampling)
+    return [
+        trajectory_of(problem, prompt.ratio, completion, config, count)
+        for problem, prompt, completion in zip(problems, prompts, completions, strict=True)
+    ]
+
+
+def answer(backend: Backend, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+    """One completion a prompt. Where the backend raises, prompts are tried one by one, and those that fail are records.
+
+    What fails for every one of several prompts is not the prompts' fault, and is raised.
+    """
+
+    def failed(error: Exception) -> Completion:
+        return Completion(text="", n_tokens=0, finish="error", error=f"{type(error).__name__}: {error}"[:200])
+
+    return one_by_one(lambda some: backend.generate(some, sampling), prompts, failed)
+
+
+def one_by_one(
+    work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], failed: Callable[[Exception], Result]
+) -> list[Result]:
+    """`work(items)`; where that raises, `work` of each item alone, and `failed(error)` for those it raises over.
+
+    Raises:
+        Exception: a user's mistake, or what `work` raises over every single one of several items.
+    """
+    if not items:
+        return []
+    try:
+        return list(work(items))
+    except TokenskipError:
+        raise
+    except Exception as error:
+        results: list[Result] = []
+        n_failed = 0
+        for item in items:
+            try:
+                results += work([item])
+            except TokenskipError:
+                raise
+            except Exception as own:
+                results.append(failed(own))
+                n_failed += 1
+        if n_failed == len(items) > 1:
+            raise error
+        return results
+
+
+def trajectory_of(
+    problem: Problem, ratio: float, completion: Completion, config: PromptConfig, count: TokenCount
+) -> Trajectory:
+    """The record of one completion, divided into CoT and answer, the CoT counted in the target's tokens."""
+    split = split_completion(completion.text, completion.finish, config)
+    trajectory = Trajectory(
+        id=problem.id,
+        question=problem.question,
+        gold=problem.gold,
+        level=problem.level,
+        ratio=ratio,
+        output=completion.text,
+        head=split.head,
+        cot=split.cot,
+        tail=split.tail,
+        n_tokens=completion.n_tokens,
+        n_cot_tokens=count(split.cot),
+        finish=completion.finish,
+    )
+    if completion.error:
+        return trajectory.drop(f"backend error: {completion.error}")
+    return trajectory.drop(UNCLOSED) if split.reason == UNCLOSED else trajectory

@@ -1,0 +1,1 @@
+"""Importance of tokens -> shorter chains of thought."""

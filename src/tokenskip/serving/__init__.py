@@ -1,0 +1,1 @@
+"""An adapter -> a server, a folder, a hub."""

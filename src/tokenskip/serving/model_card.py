@@ -1,0 +1,259 @@
+"""A run's model card and the folder that `push` uploads: card, adapter (or merged model), tokenizer with its template.
+
+Every figure in the card is read from `results.json`; the prose says what the run was and what it does not show.
+
+    tokenskip push runs/NAME OWNER/NAME --dry-run
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tokenskip import plugins
+from tokenskip.client import lora_rank
+from tokenskip.config import RunConfig
+from tokenskip.errors import ConfigError, RunError
+from tokenskip.evaluation.results import load_results
+from tokenskip.models import EMBEDDED
+from tokenskip.report.page import markdown_table, num, pct, signed
+from tokenskip.serving.merge import Trained, merge
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
+_PRIVATE = {"url", "served", "extra", "concurrency", "retries", "timeout_s"}
+_SHOWN = ("original", "tokenskip", "random", "prompt_be_concise", "truncation_forced")
+_LEFT_OUT = ("README.md", "losses.tsv")
+
+
+def base_model_of(config: RunConfig, given: str | None, *, whole: bool) -> str | None:
+    """The hub id of the model that was fine-tuned; None for a whole model that has none.
+
+    Raises:
+        ConfigError: an adapter whose base is a folder here, so that nobody else could load it.
+    """
+    named = given or config.model.path
+    if HUB_ID.fullmatch(named) and (given or not Path(named).exists()):
+        return named
+    if given:
+        raise ConfigError(f"--base-model is a hub id like Qwen/Qwen2.5-7B-Instruct; given: {given!r}")
+    if whole:
+        return None
+    what = "the model that ships with tokenskip" if named == EMBEDDED else f"the folder {named}"
+    raise ConfigError(
+        f"the adapter's base is {what}, which others cannot load: name its hub id by --base-model OWNER/NAME, or "
+        "upload the whole model by --merged"
+    )
+
+
+def prepare_upload(trained: Trained, repo: str, out: Path, base: str | None, *, merged: bool) -> Path:
+    """Write the folder that would be uploaded to `repo`; an older one of ours is replaced. Returns it.
+
+    Raises:
+        RunError: the run has no results yet, or `out` cannot be written; ConfigError: its base model is not public.
+    """
+    if trained.run is None:
+        raise RunError(f"{trained.folder} is not in a run folder: its card is written from a run's results.json")
+    results = load_results(trained.run)
+    whole = merged or trained.is_model
+    base = base_model_of(trained.config, base, whole=whole)
+    card = write_card(trained.config, results, repo, base, whole=whole)
+    if out.exists() and any(out.iterdir()) and not (out / "README.md").exists():
+        raise RunError(f"{out} holds something else: choose another --output")
+    shutil.rmtree(out, ignore_errors=True)
+    if whole:
+        merge(trained, out)
+    else:
+        shutil.copytree(trained.folder, out, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+        settings = json.loads((out / "adapter_config.json").read_text(encoding="utf-8"))
+        settings |= {"base_model_name_or_path": base, "revision": trained.config.model.revision}
+        (out / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(card, encoding="utf-8")
+    return out
+
+
+def write_card(config: RunConfig, results: Mapping[str, Any], repo: str, base: str | None, *, whole: bool) -> str:
+    """The model card, with the hub's metadata in front."""
+    parts = [
+        f"---\n{_metadata(config, results, repo, base, whole=whole)}---\n",
+        f"# {repo.rpartition('/')[2]}\n",
+        _about(config, base, whole=whole),
+        f"## Results\n\n{_results(results)}",
+        f"## How to call it\n\n{_usage(config, repo, base, whole=whole)}",
+        f"## How it was made\n\n{_recipe(config, results)}",
+        f"## Limits\n\n{_limits(config, results)}",
+    ]
+    return "\n".join(parts)
+
+
+def _metadata(config: RunConfig, results: Mapping[str, Any], repo: str, base: str | None, *, whole: bool) -> str:
+    train, test = _datasets(config)
+    data: dict[str, Any] = {"library_name": "transformers" if whole else "peft", "pipeline_tag": "text-generation"}
+    if base:
+        data |= {"base_model": base, "base_model_relation": "finetune" if whole else "adapter"}
+    if train:
+        data["datasets"] = [train]
+    data["tags"] = ["tokenskip", "chain-of-thought", "efficient-reasoning"]
+    entries = [
+        {
+            "task": {"type": "text-generation"},
+            "dataset": {"type": test or config.task.name, "name": f"{test or config.task.name} (test)"},
+            "metrics": [
+                {
+                    "type": "accuracy",
+                    "name": f"accuracy at compression_ratio {arm['ratio']}",
+                    "value": round(arm["accuracy"], 4),
+                },
+                {
+                    "type": "cot-tokens",
+                    "name": f"mean CoT tokens at compression_ratio {arm['ratio']}",
+                    "value": round(arm["cot_tokens_mean"], 2),
+                },
+            ],
+        }
+        for arm in _ours(results)
+    ]
+    data["model-index"] = [{"name": repo.rpartition("/")[2], "results": entries}]
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def _about(config: RunConfig, base: str | None, *, whole: bool) -> str:
+    kind = "model" if whole else "LoRA adapter"
+    own = "the embedded model of tokenskip" if config.model.path == EMBEDDED else "a model that is not on the hub"
+    of = f"[{base}](https://huggingface.co/{base})" if base else own
+    return (
+        f"A {kind} that lets {of} write a chosen share γ of its usual chain of thought (CoT). It was trained with\n"
+        "tokenskip after TokenSkip ([Xia et al., EMNLP 2025](https://arxiv.org/abs/2502.12067)): the model's own\n"
+        "correct chains, pruned to γ of their tokens, behind `question <eos> γ <eos>`. γ is chosen per request.\n"
+    )
+
+
+def _results(results: Mapping[str, Any]) -> str:
+    shown = [arm for arm in results["arms"] if arm["arm"] in _SHOWN]
+    n = results["arms"][0]["n_problems"]
+    text = (
+        f"The same {n:,} problems for every row, accuracy with its 95% interval; *achieved ratio* is mean CoT tokens\n"
+        "over the original's.\n\n"
+        f"{markdown_table({**results, 'arms': shown})}\n"
+    )
+    ours = [arm for arm in _ours(results) if arm["ratio"] < 1 and arm["difference"] is not None]
+    if ours:
+        text += "Differences to the original on the same problems, in points of accuracy:\n\n"
+        for arm in ours:
+            change, low, high = (signed(100 * arm[key]) for key in ("difference", "difference_low", "difference_high"))
+            text += f"- γ = {arm['ratio']}: {change} [{low}, {high}], {num(arm['cot_tokens_mean'], 1)} CoT tokens\n"
+    return text + ("" if not results["warnings"] else "\n" + "".join(f"- ! {one}\n" for one in results["warnings"]))
+
+
+def _usage(config: RunConfig, repo: str, base: str | None, *, whole: bool) -> str:
+    turn = config.prompt.template.replace("{question}", "QUESTION")
+    messages = [{"role": "user", "content": turn}]
+    if config.prompt.system:
+        messages.insert(0, {"role": "system", "content": config.prompt.system})
+    loader = "AutoModelForCausalLM" if whole else "AutoPeftModelForCausalLM"
+    package = "transformers" if whole else "peft"
+    served = (
+        f"vllm serve {repo}"
+        if whole
+        else f"vllm serve {base} --enable-lora --max-lora-rank {lora_rank(config.train.rank)} \\\n"
+        f"    --lora-modules {repo}=ADAPTER_FOLDER --chat-template ADAPTER_FOLDER/chat_template.jinja"
+    )
+    return f"""The ratio is an argument of the chat template; without it, or with 1, the prompt is what it was before.
+
+```python
+from {package} import {loader}
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
+model = {loader}.from_pretrained("{repo}")
+messages = {json.dumps(messages, ensure_ascii=False)}
+prompt = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, compression_ratio="0.6", return_dict=True, return_tensors="pt"
+)
+print(tokenizer.decode(model.generate(**prompt, max_new_tokens={config.generate.max_new_tokens})[0]))
+```
+
+On a server, with the template named (vLLM reads none from an adapter's folder):
+
+```sh
+{served}
+```
+
+```python
+client.chat.completions.create(
+    model="{repo}", messages=messages, extra_body={{"chat_template_kwargs": {{"compression_ratio": "0.6"}}}}
+)
+```
+"""
+
+
+def _recipe(config: RunConfig, results: Mapping[str, Any]) -> str:
+    funnel = "; ".join(f"{step['count']:,} {step['reason']}" for step in results["funnel"])
+    settings = _differing(config.model_dump(mode="json"), RunConfig().model_dump(mode="json"))
+    settings.pop("evaluate", None)
+    model = settings.get("model", {})
+    if "path" in model and Path(model["path"]).exists():
+        model["path"] = Path(model["path"]).name
+    for key in ("train", "test"):
+        if Path(str(settings.get("task", {}).get(key) or "")).suffix:
+            settings["task"][key] = Path(settings["task"][key]).name
+    options = settings.get("generate", {}).get("options", {})
+    for key in _PRIVATE & options.keys():
+        del options[key]
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
+    return (
+        f"Data: {funnel}.\n\nSettings that differ from tokenskip's defaults (method {config.train.method}, rank "
+        f"{config.train.rank}, learning rate {config.train.learning_rate:g}, epochs {config.train.epochs:g}, scorer "
+        f"{config.score.scorer}):\n\n```yaml\n{yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)}```\n\n"
+        f"Versions: {versions}.\n"
+    )
+
+
+def _limits(config: RunConfig, results: Mapping[str, Any]) -> str:
+    drift = [arm for arm in _ours(results) if arm["achieved_ratio"] is not None]
+    worst = max(drift, key=lambda arm: abs(arm["achieved_ratio"] - arm["ratio"]), default=None)
+    lines = [f"One seed ({config.seed}), greedy decoding, one set of problems; other questions were not tried."]
+    if worst:
+        lines.append(
+            f"The ratio asked for is not the ratio written: at γ = {worst['ratio']} it was "
+            f"{num(worst['achieved_ratio'], 2)}, the largest deviation."
+        )
+    original = results["arms"][0]
+    lines.append(f"The model before training solved {pct(original['accuracy'])} of these problems.")
+    lines.append("A pruned chain reads worse, and may leave out a step or a word that a reader would need.")
+    if config.model.path == EMBEDDED:
+        lines.append("The base is a tiny model that knows one kind of story: any other question gets nonsense.")
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def _ours(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [arm for arm in results["arms"] if arm["arm"] == "tokenskip"]
+
+
+def _datasets(config: RunConfig) -> tuple[str | None, str | None]:
+    """Hub ids of the training and test problems, where they come from the hub."""
+    sources = getattr(plugins.load("task", config.task.name, plugins.TASKS), "sources", {})
+
+    def hub_id(split: str) -> str | None:
+        named = str(getattr(config.task, split) or sources.get(split) or "").partition("@")[0].partition(":")[0]
+        return named if HUB_ID.fullmatch(named) and not Path(named).exists() else None
+
+    return hub_id("train"), hub_id("test")
+
+
+def _differing(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults, section by section."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, dict) and default:
+            if inner := _differing(value, default):
+                found[key] = inner
+        elif value != default:
+            found[key] = value
+    return found

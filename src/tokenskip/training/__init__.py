@@ -1,0 +1,1 @@
+"""Shorter chains -> an adapter."""

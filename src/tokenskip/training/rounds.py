@@ -1,0 +1,258 @@
+"""On-policy rounds: the tuned model's own short correct chains, and a training from the base on them.
+
+Pruned text is off-policy: the model would not have written it. So after the first fine-tuning the tuned model answers
+the training problems again at every ratio below 1; a chain is kept when its answer is right and its length is within
+`rounds.tolerance` of its ratio, and the base is fine-tuned on those (expert iteration, as in STaR, arXiv 2203.14465,
+and ReST, 2308.08998). Round k + 1 samples from round k's adapter.
+
+    achieved ratio = CoT tokens of the chain / mean CoT tokens of the untouched model's chains of that problem
+
+Reads `trajectories.jsonl` and `train.jsonl` of the run and writes, for every round k, `round-k/`:
+
+    samples.jsonl    one graded completion per ratio, sample and problem
+    train.jsonl      the rows it trains on; those of the round say `"round": k`
+    round.json       how many were sampled, right, near their ratio and kept, per ratio
+    adapter/         as any other
+
+    tokenskip rounds runs/NAME --set rounds.count=2
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+from tokenskip.config import RoundsConfig, RunConfig
+from tokenskip.errors import StageError
+from tokenskip.evaluation.metrics import problem_id
+from tokenskip.generation.generate import complete_samples, repeat_in_passes
+from tokenskip.generation.grade import grade_trajectory
+from tokenskip.run import Run
+from tokenskip.store import (
+    ADAPTER,
+    EVAL,
+    TRAIN,
+    Row,
+    RunFolder,
+    Work,
+    read_rows,
+    trajectory_from_row,
+    trajectory_row,
+    write_atomically,
+    write_rows,
+)
+from tokenskip.training.dataset import round_row
+from tokenskip.training.train import train as train_adapter
+from tokenskip.types import Problem, Sampling, Trajectory
+
+SAMPLES, INFO = "samples.jsonl", "round.json"
+
+
+def run_rounds(job: Run) -> None:
+    """All rounds of the configuration; each is skipped over as far as it has been done before.
+
+    Raises:
+        StageError: no adapter yet, a round that kept no chain, or a run that was evaluated with its first adapter
+            already while `rounds.adopt` is on.
+    """
+    settings = job.config.rounds
+    if not settings.count:
+        return
+    first = first_weights(job.folder)
+    if settings.adopt and first == "tokenskip" and any(job.folder.file(EVAL).glob("tokenskip*.jsonl")):
+        raise StageError(
+            f"{job.folder.path} was evaluated with its first adapter already: --set rounds.adopt=false keeps that as "
+            "the arm tokenskip and adds the rounds beside it"
+        )
+    for number in range(1, settings.count + 1):
+        with job.sub_folder(f"round_{number}", rounds=settings.model_copy(update={"count": 0})) as folder:
+            if not folder.file(ADAPTER).exists():
+                _round(job, folder, number, first if number == 1 else f"round_{number - 1}")
+    if settings.adopt:
+        _adopt(job)
+
+
+def first_weights(folder: RunFolder) -> str:
+    """The name of the first fine-tuning's weights: `tokenskip`, or `round_0` once a later round was adopted."""
+    return "round_0" if folder.file(f"round-0/{ADAPTER}").exists() else "tokenskip"
+
+
+def round_infos(folder: RunFolder) -> list[Row]:
+    """`round.json` of every round that has chosen its rows, in order."""
+    files = [folder.file(f"round-{number}/{INFO}") for number in range(1, folder.config.rounds.count + 1)]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+
+
+def trained_tokens(train_file: Any) -> int:
+    """CoT tokens in a file of training rows: what one epoch on it learns from."""
+    return sum(int(row["n_cot_tokens"]) for row in read_rows(train_file))
+
+
+def _round(job: Run, folder: RunFolder, number: int, weights: str) -> None:
+    references = _references(job)
+    _sample(job, folder, number, weights, references)
+    if not folder.file(INFO).exists():
+        lengths = {one.problem.id: one.n_cot_tokens for one in references}
+        chosen, info = choose(_samples(folder), lengths, _ratios(job.config), job.config.rounds)
+        if not chosen:
+            raise StageError(
+                f"round {number} kept 0 of {info['sampled']} chains ({info['correct']} correct): raise "
+                "rounds.tolerance, or sample with rounds.temperature=0.7 and rounds.samples=4"
+            )
+        write_rows(folder.file(TRAIN), _rows(job, chosen, number))
+        info = {"round": number, **info, "train_tokens": trained_tokens(folder.file(TRAIN))}
+        write_atomically(folder.file(INFO), json.dumps(info, indent=1) + "\n")
+    job.free()
+    train_adapter(folder, job.prompts, job.progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """A training problem and the mean CoT tokens of the untouched model's finished chains."""
+
+    problem: Problem
+    n_cot_tokens: float
+
+
+def _references(job: Run) -> list[_Reference]:
+    """Training problems in order; one whose chains were all cut off or empty has no length to compare with."""
+    lengths: dict[str, list[int]] = defaultdict(list)
+    problems: dict[str, Problem] = {}
+    for one in job.folder.trajectories():
+        id = problem_id(one.id)
+        problems.setdefault(id, Problem(id=id, question=one.question, gold=one.gold, level=one.level))
+        if one.finish == "stop" and one.n_cot_tokens:
+            lengths[id].append(one.n_cot_tokens)
+    means = {id: sum(lengths[id]) / len(lengths[id]) for id in problems if lengths[id]}
+    return [_Reference(problems[id], mean) for id, mean in means.items()][: job.config.rounds.limit]
+
+
+def _ratios(config: RunConfig) -> list[float]:
+    """The ratios that a round samples at: those trained on below 1, since whole chains are the model's own already."""
+    return sorted((ratio for ratio in config.prune.ratios if ratio < 1), reverse=True)
+
+
+def _sample(job: Run, folder: RunFolder, number: int, weights: str, references: Sequence[_Reference]) -> None:
+    problems = [one.problem for one in references]
+    samples = job.config.rounds.samples
+    inputs = [(one, ratio) for ratio in _ratios(job.config) for one in repeat_in_passes(problems, samples)]
+    folder.grow(
+        SAMPLES,
+        inputs,
+        partial(sampling, number=number, weights=weights),
+        window=4 * job.config.generate.batch_size,
+        progress=job.progress,
+        title=f"round {number}: sample",
+        total=len(inputs),
+        mapper=job.map,
+    )
+
+
+def sampling(job: Run, number: int, weights: str) -> Work:
+    """The work of a round's sampling: (problem, ratio) -> graded rows, by the adapter that `weights` names."""
+    settings = job.config.rounds
+    options = Sampling(
+        max_new_tokens=job.config.generate.max_new_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        seed=job.config.seed + number,
+    )
+    backend = job.backend(weights)
+
+    def work(items: Sequence[tuple[Problem, float]]) -> list[Row]:
+        prompts = [job.prompts.prompt(problem.question, ratio) for problem, ratio in items]
+        asked = [problem for problem, _ in items]
+        done = complete_samples(asked, prompts, backend, options, job.config.prompt, job.count, settings.samples)
+        return [trajectory_row(grade_trajectory(one, job.task)) for one in done]
+
+    return work
+
+
+def _samples(folder: RunFolder) -> Iterator[Trajectory]:
+    return map(trajectory_from_row, read_rows(folder.require(SAMPLES)))
+
+
+def choose(
+    samples: Iterator[Trajectory], lengths: dict[str, float], ratios: Sequence[float], settings: RoundsConfig
+) -> tuple[dict[tuple[str, float], list[Trajectory]], dict[str, Any]]:
+    """(problem, ratio) -> the chains to train on, the nearest to the ratio first, and what became of the others.
+
+    `lengths`: problem id -> CoT tokens of the untouched model. Equal texts count once.
+    """
+    counts: dict[float, dict[str, float]] = {
+        ratio: {"sampled": 0, "correct": 0, "near": 0, "kept": 0, "achieved": 0.0} for ratio in ratios
+    }
+    found: dict[tuple[str, float], dict[str, tuple[float, Trajectory]]] = defaultdict(dict)
+    for one in samples:
+        counts[one.ratio]["sampled"] += 1
+        if one.dropped:
+            continue
+        counts[one.ratio]["correct"] += 1
+        achieved = one.n_cot_tokens / lengths[problem_id(one.id)]
+        counts[one.ratio]["achieved"] += achieved
+        ratio = one.ratio
+        if settings.label == "achieved":
+            ratio = min(ratios, key=lambda asked: abs(asked - achieved))
+        if abs(achieved - ratio) <= settings.tolerance:
+            counts[ratio]["near"] += 1
+            found[problem_id(one.id), ratio].setdefault(one.output, (abs(achieved - ratio), one))
+    chosen = {}
+    for (id, ratio), texts in found.items():
+        nearest = sorted(texts.values(), key=lambda scored: scored[0])[: settings.keep]  # stable: earlier samples first
+        chosen[id, ratio] = [replace(one, ratio=ratio) for _, one in nearest]
+        counts[ratio]["kept"] += len(nearest)
+    total = {name: sum(int(one[name]) for one in counts.values()) for name in ("sampled", "correct", "near", "kept")}
+    by_ratio = {
+        str(ratio): {
+            **{name: int(one[name]) for name in ("sampled", "correct", "near", "kept")},
+            "achieved_ratio_correct": round(one["achieved"] / one["correct"], 4) if one["correct"] else None,
+        }
+        for ratio, one in counts.items()
+    }
+    return chosen, {**total, "by_ratio": by_ratio}
+
+
+def _rows(job: Run, chosen: dict[tuple[str, float], list[Trajectory]], number: int) -> Iterator[Row]:
+    """Per problem the run's own rows as far as `rounds.data` keeps them, then the round's, long ones first.
+
+    A problem's rows stand together as in the run's own file: a training that reads rows in order sees all its ratios
+    side by side in every round. Problems that only the round solved come last.
+    """
+    references = {one.problem.id: one.n_cot_tokens for one in _references(job)}
+    waiting: dict[str, dict[float, list[Trajectory]]] = {}
+    for id, ratio in sorted(chosen, reverse=True):
+        waiting.setdefault(id, {})[ratio] = chosen[id, ratio]
+
+    def own(id: str) -> Iterator[Row]:
+        for several in waiting.pop(id, {}).values():
+            for one in several:
+                yield {**round_row(one, references[id], job.prompts), "round": number}
+
+    for id, rows in groupby(read_rows(job.folder.require(TRAIN)), lambda row: problem_id(row["id"])):
+        for row in rows:
+            pruned = row["ratio"] < 1
+            kept = {"replace": not pruned, "join": True, "fill": not pruned or (id, row["ratio"]) not in chosen}
+            if kept[job.config.rounds.data]:
+                yield row
+        yield from own(id)
+    for id in sorted(waiting):
+        yield from own(id)
+
+
+def _adopt(job: Run) -> None:
+    """The last round's adapter as the run's `adapter/`; the first one moves to `round-0/`. Whole or not at all."""
+    final, first = job.folder.file(ADAPTER), job.folder.file(f"round-0/{ADAPTER}")
+    if not first.exists():
+        first.parent.mkdir(exist_ok=True)
+        final.replace(first)
+    if not final.exists():
+        draft = final.with_name(final.name + ".tmp")
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copytree(job.folder.file(f"round-{job.config.rounds.count}/{ADAPTER}"), draft)
+        draft.replace(final)

@@ -1,0 +1,130 @@
+"""Arms as values: the built-in table, a recipe's own, and the adapters that some of them are trained for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted_runs import recipe
+
+from tokenskip import pipeline
+from tokenskip.arms import ARMS, DEFAULT_ARMS, rows_of
+from tokenskip.config import check_config, load_recipe
+from tokenskip.errors import ConfigError, RunError
+from tokenskip.store import read_rows
+
+
+def configured(**evaluate: Any) -> Any:
+    return check_config({"evaluate": evaluate}, "recipe")
+
+
+def test_the_papers_prompts_word_for_word() -> None:
+    """TokenSkip, section 4.1 and appendix B.3; the last one at 50% there."""
+    assert ARMS["prompt_be_concise"].instruction == "Be concise."
+    assert ARMS["prompt_only_numbers"].instruction == "Only use numbers or equations."
+    assert ARMS["prompt_abbreviate"].instruction == "Abbreviate words as much as possible."
+    half = "Please reduce 50% of the words in your Chain-of-Thought process."
+    assert ARMS["prompt_lc"].instruction_at(0.5) == ARMS["tokenskip_prompt"].instruction_at(0.5) == half
+
+
+@pytest.mark.parametrize(("ratio", "percent"), [(0.9, "10"), (0.7, "30"), (0.55, "45"), (0.325, "67.5")])
+def test_the_percentage_is_what_is_left_out(ratio: float, percent: str) -> None:
+    assert f"reduce {percent}% of" in ARMS["prompt_lc"].instruction_at(ratio)
+
+
+def test_rows_that_say_nothing_are_left_out() -> None:
+    names = ("original", "tokenskip", "prompt_lc", "tokenskip_prompt", "marker_only", "truncation", "full_chain")
+    rows = [(arm.name, ratio) for arm, ratio in rows_of([ARMS[name] for name in names], [0.5, 1.0])]
+    assert rows == [
+        ("original", 1.0),
+        ("tokenskip", 1.0),
+        ("tokenskip", 0.5),
+        ("prompt_lc", 0.5),
+        ("tokenskip_prompt", 0.5),
+        ("marker_only", 0.5),
+        ("truncation", 0.5),
+        ("full_chain", 1.0),
+    ]
+
+
+def test_the_default_costs_what_it_did() -> None:
+    assert [arm.name for arm in configured().chosen_arms()] == list(DEFAULT_ARMS)
+    assert {arm.weights for arm in configured().chosen_arms()} == {"base", "tokenskip", "random"}
+
+
+@pytest.mark.parametrize(
+    ("define", "message"),
+    [
+        ({"tokenskip": {}}, "arm 'tokenskip' is built in: choose another name"),
+        ({"a-b": {}}, "evaluate.define.a-b.name"),
+        ({"a": {"instruction": "{p}%"}}, "arm a: marker, cut and {p} need a ratio: set dial: true"),
+        ({"a": {"cut": True, "dial": True, "marker": True}}, "arm a: cut shortens the original's own chains"),
+        ({"a": {"forced": True}}, "arm a: forced needs cut: true"),
+        ({"a": {"weights": "best"}}, "arm a: unknown weights 'best': allowed are base, tokenskip, random, full_chain"),
+        ({"a": {"weights": "no/such"}}, "arm a: no/such is no adapter folder"),
+        ({"a": {"weights": "round_1", "dial": True}}, "arm a needs rounds: set rounds.count above 0"),
+        ({"a": {"calibrated": True}}, "arm a: calibrated needs weights: tokenskip and marker: true"),
+        ({"a": {"instuction": "x"}}, "unknown key 'evaluate.define.a.instuction' (did you mean"),
+        ({"a": {"length": "short"}}, "evaluate.define.a.length"),
+    ],
+)
+def test_impossible_arms_are_one_line(define: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        configured(define=define, arms=["original", *define])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_arms_of_a_recipe_and_controls_with_adapters_of_their_own(tmp_path: Path, model_folder: Path) -> None:
+    own = {
+        "terse": {"instruction": "Use {p}% fewer words.", "dial": True, "about": "a terse prompt"},
+        "short_terse": {"weights": "tokenskip", "instruction": "Be brief.", "dial": True, "marker": True},
+    }
+    arms = ["original", "tokenskip", "terse", "short_terse", "prompt_lc", "full_chain"]
+    evaluate = {"arms": arms, "define": own, "ratios": [0.5, 1.0], "latency_samples": 0}
+    recipe_file = recipe(tmp_path, model_folder, evaluate=evaluate)
+    with pipeline.Run(tmp_path / "run", load_recipe(recipe_file)) as job:
+        pipeline.run(job)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [(arm["arm"], arm["ratio"]) for arm in results["arms"]] == [
+        ("original", None),
+        ("tokenskip", 1.0),
+        ("tokenskip", 0.5),
+        ("prompt_lc", 0.5),
+        ("full_chain", None),
+        ("short_terse", 1.0),
+        ("short_terse", 0.5),
+        ("terse", 0.5),
+    ]
+    assert next(arm["about"] for arm in results["arms"] if arm["arm"] == "terse") == "a terse prompt"
+
+    rows = list(read_rows(tmp_path / "run" / "control-full-chain" / "train.jsonl"))
+    outputs = {row["id"]: row["output"] for row in read_rows(tmp_path / "run" / "trajectories.jsonl")}
+    assert len(rows) == 17  # every correct chain, once, whole
+    assert all(row["completion"][0]["content"] == outputs[row["id"]] and row["ratio"] == 1 for row in rows)
+    weights = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "run" / "control-full-chain" / weights).read_bytes() != (tmp_path / "run" / weights).read_bytes()
+
+    with pipeline.Run(tmp_path / "run", load_recipe(recipe_file, ["evaluate.define.more={instruction: More}"])):
+        pass  # an arm may be added at any time ...
+    # ... but not change under its rows
+    changed = load_recipe(recipe_file, ["evaluate.define.terse={instruction: Other}"])
+    with pytest.raises(RunError, match=r"evaluate\.define\.terse: .*Set them back"):
+        pipeline.Run(tmp_path / "run", changed).__enter__()
+
+
+def test_the_instruction_reaches_the_prompt(tmp_path: Path, model_folder: Path) -> None:
+    """The backend sees the very text: the question, the instruction and, with a marker, the ratio."""
+    from tokenskip.evaluation.evaluate import prompt_of
+    from tokenskip.types import Problem
+
+    recipe_file = recipe(tmp_path, model_folder)
+    with pipeline.Run(tmp_path / "run", load_recipe(recipe_file)) as job:
+        bench = pipeline.bench_of(job)
+        problem = Problem(id="a", question="How many?", gold="1")
+        made = prompt_of(bench, ARMS["tokenskip_prompt"], 0.6, problem)
+        text = job.prompts.tokenizer.decode(made.token_ids)
+    asked = "Please reduce 40% of the words in your Chain-of-Thought process."
+    assert text == f"<user>How many? {asked}<eos>0.6<eos>\n<bot>"
