@@ -12,11 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "tokenskip"
 LAYERS = (
-    ("errors", "types", "progress", "distributed"),
+    ("errors", "types", "progress", "distributed", "terminal", "telemetry", "bounded"),
     ("arms", "config", "ratio", "tokens", "jsonl"),
     ("prompts", "evaluation.stats", "generation.math_verify", "generation.math_verify_worker", "generation.answers"),
     ("pruning.equations", "pruning.atoms", "pruning.chain", "pruning.corpus", "evaluation.metrics", "training.muon"),
     ("client", "embedded", "models", "store", "tracking"),
+    ("replies",),
     ("plugins", "engine"),
     ("backends", "scorers", "tasks"),
     ("run",),

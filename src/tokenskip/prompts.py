@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokenskip import ratio as ratio_map
+from tokenskip.bounded import LimitError, bounded
 from tokenskip.config import PromptConfig, check_ratio
 from tokenskip.errors import ConfigError, ModelError
 from tokenskip.ratio import RatioMap
@@ -139,9 +140,9 @@ def _check_control(tokenizer: Any, delimiter: str) -> None:
     """ModelError when the template under the control cannot carry the marker."""
     ask = [{"role": "user", "content": "Which?"}]
     try:
-        rendered = _render(tokenizer, ask, 0.5)
+        rendered = _render(tokenizer, ask, 0.5, trial=True)
     except ModelError:  # some templates insist on a system turn
-        rendered = _render(tokenizer, [{"role": "system", "content": "Be kind."}, *ask], 0.5)
+        rendered = _render(tokenizer, [{"role": "system", "content": "Be kind."}, *ask], 0.5, trial=True)
     if f"Which?{delimiter}0.5{delimiter}" not in rendered:
         raise ModelError(
             f"the chat template does not pass the end of a question on: asked for 'Which?{delimiter}0.5{delimiter}', "
@@ -149,15 +150,25 @@ def _check_control(tokenizer: Any, delimiter: str) -> None:
         )
 
 
-def _render(tokenizer: Any, messages: Sequence[Message], ratio: float) -> str:
-    """The rendered prompt; ModelError with the template's own words when it refuses the messages."""
+_TEMPLATE_ERRORS = (TypeError, ValueError, AttributeError, RecursionError)
+
+
+def _render(tokenizer: Any, messages: Sequence[Message], ratio: float, *, trial: bool = False) -> str:
+    """The rendered prompt; ModelError with the template's own words when it refuses the messages.
+
+    The first rendering of a template is a `trial`, bounded in time and memory: a template is somebody's program.
+    """
     from jinja2 import TemplateError
 
-    try:
-        rendered: str = tokenizer.apply_chat_template(
+    def render() -> str:
+        text: str = tokenizer.apply_chat_template(
             list(messages), add_generation_prompt=True, tokenize=False, **ratio_kwargs(ratio)
         )
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        return text
+
+    try:
+        rendered = bounded(render) if trial else render()
+    except (LimitError, TemplateError, LookupError, ArithmeticError, *_TEMPLATE_ERRORS) as error:
         roles = ", ".join(str(message["role"]) for message in messages)
         hint = "; leave prompt.system out, or write it into prompt.template" if "system" in roles else ""
         reason = " ".join(str(error).split())[:200]
@@ -195,7 +206,9 @@ class Prompts:
         self.tokenizer = add_ratio_control(tokenizer, config.delimiter)
         self.config = config
         self.delimiter: str = tokenizer.eos_token if config.delimiter == "eos_token" else config.delimiter
-        self.text(self.messages("Which?"))  # a template that refuses the system turn says so before a model loads
+        _render(
+            self.tokenizer, self.messages("Which?"), 1.0, trial=True
+        )  # a template that refuses the system turn says so before a model loads
 
     def messages(self, question: str, instruction: str = "") -> tuple[Message, ...]:
         """The chat turns of a question; `instruction` goes behind it, as prompt-only baselines do."""
