@@ -15,20 +15,25 @@ into its own sinks, so all three would have to be undone here.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import count
 from typing import Any
 
+from tokenskip import telemetry
 from tokenskip.config import EngineConfig
 from tokenskip.errors import BackendError, ConfigError
 from tokenskip.store import Row, Work
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a cluster that is started here: only text goes through it."""
+LOOPBACK = "127.0.0.1"
+"""Where a cluster that is started here listens: its servers ask nobody for a password."""
 RESTARTS = 3
 """How often one actor, and the window it had, may be started again."""
 
@@ -37,6 +42,19 @@ def check_engine(config: EngineConfig) -> None:
     """ConfigError when the engine needs what is not installed."""
     if config.name == "ray" and find_spec("ray") is None:
         raise ConfigError("engine 'ray' needs the package 'ray': pip install 'tokenskip[ray]', or set engine=local")
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep our answer to a termination, which Ray replaces by an exit that aborts the driver."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Worker:
@@ -117,6 +135,7 @@ class RayPool:
             self._own = False
 
     def _start(self) -> Any:
+        telemetry.switch_off()
         import ray
 
         if not self.actors:
@@ -134,20 +153,8 @@ class RayPool:
         """Join the cluster, or start one here; ConfigError when it has too little for the actors."""
         settings = self.config
         if not ray.is_initialized():
-            quiet = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
-            joined = False
-            if settings.address != "local":
-                try:
-                    ray.init(address=settings.address, log_to_driver=False, logging_level="error")
-                    joined = True
-                except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-                    if settings.address != "auto":
-                        reason = " ".join(str(error).split())[:200]
-                        raise BackendError(f"no Ray cluster at {settings.address}: {reason}") from None
-            if not joined:
-                cpus = max(os.cpu_count() or 1, -(-settings.workers * settings.cpus_per_worker // 1))
-                ray.init(address="local", num_cpus=int(cpus), object_store_memory=OBJECT_STORE_BYTES, **quiet)
-                self._own = True
+            with _own_signals():
+                self._join_or_start(ray)
         there = ray.cluster_resources()
         for what, each in (("CPU", settings.cpus_per_worker), ("GPU", settings.gpus_per_worker)):
             if settings.workers * each > there.get(what, 0) + 1e-6:
@@ -156,6 +163,29 @@ class RayPool:
                     f"engine: {settings.workers} workers of {each:g} {what} do not fit a cluster with "
                     f"{there.get(what, 0):g} {what}: lower engine.workers or engine.{what.lower()}s_per_worker"
                 )
+
+    def _join_or_start(self, ray: Any) -> None:
+        settings = self.config
+        quiet = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
+        joined = False
+        if settings.address != "local":
+            try:
+                ray.init(address=settings.address, log_to_driver=False, logging_level="error")
+                joined = True
+            except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+                if settings.address != "auto":
+                    reason = " ".join(str(error).split())[:200]
+                    raise BackendError(f"no Ray cluster at {settings.address}: {reason}") from None
+        if not joined:
+            cpus = max(os.cpu_count() or 1, -(-settings.workers * settings.cpus_per_worker // 1))
+            ray.init(
+                address="local",
+                num_cpus=int(cpus),
+                object_store_memory=OBJECT_STORE_BYTES,
+                _node_ip_address=LOOPBACK,
+                **quiet,
+            )
+            self._own = True
 
     def _rows(self, ref: Any) -> Sequence[Row]:
         import ray

@@ -74,6 +74,8 @@ def check_backend(config: RunConfig) -> None:
     """ConfigError when the backend is unknown or does not take one of `generate.options`."""
     backend = load("backend", config.generate.backend, BACKENDS)
     _check_options(f"generate.options of {config.generate.backend}", backend, _FOR_BACKENDS, config.generate.options)
+    if check := getattr(backend, "check_options", None):
+        check(**config.generate.options)
 
 
 def check_arms(config: RunConfig) -> None:

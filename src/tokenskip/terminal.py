@@ -8,8 +8,14 @@ from __future__ import annotations
 import io
 import sys
 import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-_HIDDEN = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.segment import Segment
+
+_HIDDEN = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
 """Characters that turn the reading direction around, or start a line where no terminal shows one."""
 
 
@@ -28,6 +34,19 @@ def one_line(text: object, limit: int = 300) -> str:
     """The printable text of a message from elsewhere as one line of at most `limit` characters."""
     line = " ".join(printable(str(text)[: 8 * limit]).split())
     return line if len(line) <= limit else f"{line[:limit]}…"
+
+
+def console(**options: Any) -> Console:
+    """A console of rich that prints texts as `printable` shows them, whatever they come in."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Printable(Console):
+        def render(self, *arguments: Any, **more: Any) -> Iterable[Segment]:
+            for one in super().render(*arguments, **more):
+                yield one if one.control else Segment(printable(one.text), one.style)
+
+    return Printable(**options)
 
 
 def replace_unencodable() -> None:

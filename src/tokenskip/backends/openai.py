@@ -70,10 +70,15 @@ class OpenAIBackend:
         timeout_s: float = 600.0,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        if endpoint not in ("chat", "completions"):
-            raise ConfigError(f"generate.options.endpoint is chat or completions; given: {endpoint!r}")
-        if concurrency < 1 or retries < 0 or timeout_s <= 0:
-            raise ConfigError("generate.options: concurrency and timeout_s are above 0, retries is not below 0")
+        self.check_options(
+            url=url,
+            served=served,
+            endpoint=endpoint,
+            concurrency=concurrency,
+            retries=retries,
+            timeout_s=timeout_s,
+            extra=extra,
+        )
         weights = _weights_of(adapter)
         name = _served_names(path, served).get(weights)
         if name is None:
@@ -89,6 +94,34 @@ class OpenAIBackend:
         self._ratio_is_honoured = False
         self._failed_in_a_row, self._answered = 0, False
         check_served(self.url, self.model)
+
+    @staticmethod
+    def check_options(
+        *,
+        url: Any = None,
+        served: Any = None,
+        endpoint: Any = "chat",
+        concurrency: Any = 16,
+        retries: Any = 6,
+        timeout_s: Any = 600.0,
+        extra: Any = None,
+    ) -> None:
+        """Raises ConfigError for an option that cannot be used, before anything is asked or written."""
+        if endpoint not in ("chat", "completions"):
+            raise ConfigError(f"generate.options.endpoint is chat or completions; given: {endpoint!r}")
+        numbers = {"concurrency": (concurrency, 1), "retries": (retries, 0), "timeout_s": (timeout_s, 0.001)}
+        for name, (value, least) in numbers.items():
+            allowed = (int, float) if name == "timeout_s" else (int,)
+            if isinstance(value, bool) or not isinstance(value, allowed) or not least <= value < 1e9:
+                raise ConfigError(f"generate.options.{name} is a number, at least {least:g}; given: {value!r}")
+        if not isinstance(served, (str, Mapping, type(None))) or not isinstance(extra, (Mapping, type(None))):
+            raise ConfigError("generate.options: served is a name or names per weights, extra is {field: value}")
+        names = [served] if isinstance(served, str) else list((served or {}).values())
+        if not all(isinstance(name, str) for name in names):
+            raise ConfigError("generate.options.served: a name on a server is text")
+        for address in [url, *(f"http{name.partition('@http')[2]}" for name in names if "@http" in name)]:
+            if address is not None:
+                base_url(str(address))
 
     @staticmethod
     def refuses(arm: Arm, path: str, *, served: Served = None, **_: Any) -> str | None:

@@ -15,8 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
+from tokenskip import terminal
 from tokenskip.distributed import rank, world
 from tokenskip.errors import ConfigError, RunError, TokenskipError
+from tokenskip.terminal import printable
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value over the recipe; may repeat.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder (default: runs/NAME).")]
@@ -69,7 +71,6 @@ def bars() -> Iterator[Any]:
     Speed is taken over all that this process did: of rich's 30 seconds a window of a slow scorer leaves no two reports.
     """
     from rich import progress as rich
-    from rich.console import Console
 
     class RateColumn(rich.ProgressColumn):
         def render(self, task: rich.Task) -> str:
@@ -85,7 +86,7 @@ def bars() -> Iterator[Any]:
         rich.TimeRemainingColumn(),
     )
     quiet()
-    console = Console(stderr=True, quiet=bool(rank()))
+    console = terminal.console(stderr=True, quiet=bool(rank()))
     with rich.Progress(*columns, console=console, speed_estimate_period=math.inf) as bars:
         shown = _Bars(bars)
         with _stopping(shown):
@@ -160,6 +161,6 @@ def quiet() -> None:
 
 
 def say(text: str) -> None:
-    """One line for the user, from the first of several launched processes."""
+    """One line for the user, from the first of several launched processes; control characters in it are escaped."""
     if not rank():
-        print(text, flush=True)  # into a pipe as well, where somebody waits for the address of a page
+        print(printable(text), flush=True)  # into a pipe as well, where somebody waits for the address of a page

@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tokenskip.client import KEY_VARIABLE, ask, base_url, served_models
+from tokenskip import replies
+from tokenskip.client import KEY_VARIABLE, ask, base_url, check_served
 from tokenskip.errors import BackendError
 from tokenskip.prompts import ratio_kwargs
 
@@ -37,9 +38,7 @@ def diagnose(url: str, model: str, ratio: float = 0.5) -> Diagnosis:
         BackendError: nothing answers there, or it serves no such model; ConfigError: the URL is none.
     """
     base = base_url(url)
-    listed = served_models(base)
-    if listed and model not in listed:
-        raise BackendError(f"{base} does not serve {model!r}: it serves {', '.join(listed[:10])}")
+    check_served(base, model)
     for measure, by in ((_by_tokenize, "/tokenize"), (_by_usage, "usage.prompt_tokens")):
         plain = measure(base, model, None)
         if plain is None:
@@ -105,9 +104,10 @@ def _by_usage(base: str, model: str, kwargs: dict[str, str] | None) -> Rendering
         if kwargs is None or reply.status >= 500:
             raise BackendError(_explain(base, model, reply.status, reply.message))
         return f"HTTP {reply.status}: {reply.message}"
-    usage = (reply.body if isinstance(reply.body, dict) else {}).get("usage") or {}
-    count = usage.get("prompt_tokens")
-    return (int(count), int(count)) if count else None
+    if isinstance(reply.body, dict) and reply.body.get("error"):
+        raise BackendError(_explain(base, model, reply.status, reply.message))
+    count = replies.tokens(reply.body, "prompt_tokens")
+    return (count, count) if count else None
 
 
 def _explain(base: str, model: str, status: int, message: str) -> str:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tokenskip import telemetry
 from tokenskip.config import ModelConfig, RunConfig
 from tokenskip.distributed import batch_split, local_rank, rank, world
 from tokenskip.errors import ConfigError, RunError, StageError
@@ -53,6 +54,7 @@ def train(folder: RunFolder, prompts: Prompts, progress: Progress) -> Path:
 
 
 def _fit(folder: RunFolder, rows: list[dict[str, list[int]]], prompts: Prompts, progress: Progress, out: Path) -> None:
+    telemetry.switch_off()
     from datasets import Dataset
     from transformers import set_seed
     from transformers.trainer_callback import PrinterCallback
