@@ -32,8 +32,6 @@ from tokenskip.store import Row, Work
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a cluster that is started here: only text goes through it."""
-LOOPBACK = "127.0.0.1"
-"""Where a cluster that is started here listens: its servers ask nobody for a password."""
 RESTARTS = 3
 """How often one actor, and the window it had, may be started again."""
 
@@ -55,6 +53,27 @@ def _own_signals() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let a cluster that is started here listen to this machine only: its servers ask nobody for a password.
+
+    Ray takes 127.0.0.1 for the machine's address on a network, unless it may have no cluster of several machines; that
+    switch is read when Ray is imported, and again by the processes it starts.
+    """
+    from ray._private import ray_constants
+
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    before, allowed = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = allowed
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 class _Worker:
@@ -178,13 +197,9 @@ class RayPool:
                     raise BackendError(f"no Ray cluster at {settings.address}: {reason}") from None
         if not joined:
             cpus = max(os.cpu_count() or 1, -(-settings.workers * settings.cpus_per_worker // 1))
-            ray.init(
-                address="local",
-                num_cpus=int(cpus),
-                object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address=LOOPBACK,
-                **quiet,
-            )
+            options = {"num_cpus": int(cpus), "object_store_memory": OBJECT_STORE_BYTES, **quiet}
+            with _loopback():
+                ray.init(address="local", _node_ip_address="127.0.0.1", **options)
             self._own = True
 
     def _rows(self, ref: Any) -> Sequence[Row]:
