@@ -84,10 +84,11 @@ def tokens(body: Any, name: str) -> int | None:
 def _choice(body: Any) -> dict[str, Any]:
     if isinstance(body, dict) and body.get("error"):
         raise OddReply(f"an error instead of an answer: {Reply(200, body).message}")
+    if isinstance(body, str):
+        raise OddReply(f"a reply that is not JSON: {one_line(body, 80) or 'empty'}")
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or not choices:
-        shown = f": {one_line(body, 80)}" if isinstance(body, str) and body.strip() else ""
-        raise OddReply(f"a reply without choices, as no OpenAI-compatible server sends it{shown}")
+        raise OddReply("a reply without choices, as no OpenAI-compatible server sends it")
     if not isinstance(choices[0], dict):
         raise OddReply(f"a choice that is no object but {_kind(choices[0])}")
     return choices[0]

@@ -9,7 +9,7 @@ server has it, else through the prompt tokens in the `usage` of one-token answer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenskip import replies
@@ -29,6 +29,8 @@ class Diagnosis:
     honoured: bool
     found: str
     advice: str = ""
+    route: str = ""
+    """The route whose prompts were looked at."""
 
 
 def diagnose(url: str, model: str, ratio: float = 0.5) -> Diagnosis:
@@ -39,7 +41,10 @@ def diagnose(url: str, model: str, ratio: float = 0.5) -> Diagnosis:
     """
     base = base_url(url)
     check_served(base, model)
-    for measure, by in ((_by_tokenize, "/tokenize"), (_by_usage, "usage.prompt_tokens")):
+    for route, by, measure in (
+        ("/tokenize", "/tokenize", _by_tokenize),
+        ("/v1/chat/completions", "usage.prompt_tokens", _by_usage),
+    ):
         plain = measure(base, model, None)
         if plain is None:
             continue
@@ -49,7 +54,7 @@ def diagnose(url: str, model: str, ratio: float = 0.5) -> Diagnosis:
         if isinstance(marked, str):
             return _refused(marked)
         one = measure(base, model, {"compression_ratio": "1.0"})
-        return _judge(plain, marked, one, ratio, by)
+        return replace(_judge(plain, marked, one, ratio, by), route=route)
     return Diagnosis(
         honoured=False,
         found="cannot tell: the server has no /tokenize, and its answers carry no usage.prompt_tokens",
