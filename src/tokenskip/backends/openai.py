@@ -120,8 +120,12 @@ class OpenAIBackend:
         if not all(isinstance(name, str) for name in names):
             raise ConfigError("generate.options.served: a name on a server is text")
         for address in [url, *(f"http{name.partition('@http')[2]}" for name in names if "@http" in name)]:
+            if not isinstance(address, (str, type(None))):
+                raise ConfigError(
+                    f"generate.options.url is an address such as http://localhost:8000; given: {address!r}"
+                )
             if address is not None:
-                base_url(str(address))
+                base_url(address)
 
     @staticmethod
     def refuses(arm: Arm, path: str, *, served: Served = None, **_: Any) -> str | None:
