@@ -1,7 +1,7 @@
 """The phrases of the solutions' registers, and the instructions that ask for each.
 
 Reads nothing, writes nothing; `embedded_model.registers` draws from it. The template language is that of
-`tokenskip.embedded.words`, with `{b}` the total after the step, `{e}` the equation and `{r}` / `{R}` the event restated.
+`tokenskip.embedded.words`, with `{b}` the total after the step, `{e}` the equation, `{r}` and `{R}` the event restated.
 Words inside `[...]` carry the meaning of the step; everything else that is neither such a word, a placeholder nor a
 number is filler.
 """
