@@ -13,9 +13,11 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "tokenskip"
 LAYERS = (
     ("errors", "types", "progress", "distributed"),
+    ("disk",),
     ("arms", "config", "ratio", "tokens", "jsonl"),
     ("prompts", "evaluation.stats", "generation.math_verify", "generation.math_verify_worker", "generation.answers"),
     ("pruning.equations", "pruning.atoms", "pruning.chain", "pruning.corpus", "evaluation.metrics", "training.muon"),
+    ("layout",),
     ("client", "embedded", "models", "store", "tracking"),
     ("plugins", "engine"),
     ("backends", "scorers", "tasks"),
