@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenskip import cli, telemetry
+from tokenskip import cli, tracking
 
 WATCH = """
 import socket, sys
@@ -22,18 +22,18 @@ socket.socket.connect = lambda self, *address: refuse(*address)
 
 
 def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*telemetry.SWITCHES, "DO_NOT_TRACK"):
+    for name in (*tracking.TELEMETRY, "DO_NOT_TRACK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
-    telemetry.switch_off()
+    tracking.switch_telemetry_off()
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
     assert "DO_NOT_TRACK" not in os.environ  # would overrule what was switched on
-    for name in telemetry.SWITCHES:
+    for name in tracking.TELEMETRY:
         monkeypatch.delenv(name, raising=False)
-    telemetry.switch_off()
+    tracking.switch_telemetry_off()
     assert os.environ["DO_NOT_TRACK"] == "1"
-    for name in (*telemetry.SWITCHES, "DO_NOT_TRACK"):
+    for name in (*tracking.TELEMETRY, "DO_NOT_TRACK"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -42,11 +42,11 @@ def test_a_hub_client_that_was_imported_before_is_told(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(hub, "HF_HUB_DISABLE_TELEMETRY", False)
     monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
-    telemetry.switch_off()
+    tracking.switch_telemetry_off()
     assert hub.HF_HUB_DISABLE_TELEMETRY
     monkeypatch.setattr(hub, "HF_HUB_DISABLE_TELEMETRY", False)
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "0")
-    telemetry.switch_off()
+    tracking.switch_telemetry_off()
     assert not hub.HF_HUB_DISABLE_TELEMETRY
 
 

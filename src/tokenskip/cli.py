@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tokenskip import telemetry
+from tokenskip import tracking
 from tokenskip.commands.calibrate import calibrate
 from tokenskip.commands.compare import compare
 from tokenskip.commands.console import Limit, Out, RunDir, Set, bars, quiet, read_recipe, run_stage, say
@@ -45,7 +45,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 def main() -> None:
     """Entry point of the `tokenskip` script."""
     replace_unencodable()
-    telemetry.switch_off()
+    tracking.switch_telemetry_off()
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)  # of typer.Exit; 130 for an interrupt
         if code == 130:
@@ -131,7 +131,7 @@ app.command()(prune)
 @app.command()
 def train(run_dir: RunDir, set_: Set = None) -> None:
     """Stage 6: fine-tune the target model on the pruned chains."""
-    run_stage("train", run_dir, None, set_)
+    run_stage("train", run_dir, None, set_, then="controls")
 
 
 app.command()(rounds)
@@ -164,16 +164,17 @@ def distill(
     option: Annotated[list[str] | None, typer.Option(help="key=value or TEACHER.key=value; may repeat.")] = None,
 ) -> None:
     """Train a compressor of your own on a run's chains; use it as --set score.scorer=llmlingua2 score.model=DIR."""
-    from tokenskip import pipeline
     from tokenskip.config import lay_over
+    from tokenskip.run import Run
+    from tokenskip.training.teachers import distill_run
 
     options: dict[str, Any] = {}
     for one in option or []:
         lay_over(options, one)
     config = read_recipe(run_dir / "config.json", [], None)
-    with bars() as progress, pipeline.Run(run_dir, config, progress) as job:
+    with bars() as progress, Run(run_dir, config, progress) as run:
         teachers = teacher or ["goal_gradient"]
-        metrics = pipeline.distill(job, teachers, output, encoder=encoder, epochs=epochs, pool=pool, **options)
+        metrics = distill_run(run, teachers, output, encoder=encoder, epochs=epochs, pool=pool, **options)
     rank = metrics["held_out_spearman"]
     agreement = "not measured" if rank is None else f"{rank:.3f}"
     say(f"{metrics['n_parameters']:,} parameters, rank correlation on unseen chains: {agreement}")
@@ -207,8 +208,8 @@ app.command()(export)
 def _run_all(config: Any, out: Path) -> None:
     from tokenskip import pipeline
 
-    with bars() as progress, pipeline.Run(out, config, progress) as job:
-        pipeline.run(job)
+    with bars() as progress, pipeline.Run(out, config, progress) as run:
+        pipeline.run(run)
     _show_results(out)
 
 

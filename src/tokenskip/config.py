@@ -201,6 +201,26 @@ class EvaluateConfig(Section):
         return {name: {**arm, "name": name} if isinstance(arm, dict) else arm for name, arm in given.items()}
 
 
+class CalibrateConfig(Section):
+    """`tokenskip calibrate` as a part of `tokenskip run`. `calibrate: 300` is short for `calibrate: {n: 300}`."""
+
+    n: int = Field(0, ge=0, description="development problems, half to fit, half to check; 0: no calibration")
+    grid: tuple[Ratio, ...] = Field((), description="prompted ratios to measure; none: the trained, and some between")
+    clamp: bool = Field(False, description="out of reach: the nearest instead of an error")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        return {"n": given} if isinstance(given, int) and not isinstance(given, bool) else given
+
+    @field_validator("n")
+    @classmethod
+    def _enough(cls, n: int) -> int:
+        if 0 < n < 20:
+            raise ValueError("at least 20 development problems, or 0 for no calibration")
+        return n
+
+
 class EngineConfig(Section):
     """Where generate, score and evaluate run; changes no row. `engine: ray` is short for `engine: {name: ray}`."""
 
@@ -224,6 +244,7 @@ class RunConfig(Section):
     prune: PruneConfig = PruneConfig()
     train: TrainConfig = TrainConfig()
     rounds: RoundsConfig = RoundsConfig()
+    calibrate: CalibrateConfig = CalibrateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     engine: EngineConfig = EngineConfig()
 

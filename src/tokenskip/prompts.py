@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokenskip import ratio as ratio_map
-from tokenskip.bounded import LimitError, bounded
 from tokenskip.config import PromptConfig, check_ratio
 from tokenskip.errors import ConfigError, ModelError
+from tokenskip.generation.bounded import LimitError, bounded
 from tokenskip.ratio import RatioMap
 from tokenskip.types import Message, Prompt
 

@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenskip import replies
 from tokenskip.arms import Arm, round_number
+from tokenskip.backends import _replies as replies
 from tokenskip.backends._journal import Journal
 from tokenskip.client import KEY_VARIABLE, Client, NoReply, base_url, check_served, run
 from tokenskip.errors import BackendError, ConfigError
@@ -303,8 +303,6 @@ class OpenAIBackend:
         if sampling.temperature > 0:  # one seed per place in the window: repeated samples of a question differ
             seed = sampling.seed ^ zlib.crc32(repr((i, prompt.token_ids)).encode())
             payload |= {"top_p": sampling.top_p, "seed": seed % 2**31}
-        if sampling.stop:
-            payload["stop"] = list(sampling.stop)
         return payload
 
     def _key(self, prompt: Prompt, sampling: Sampling, i: int) -> str:

@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenskip import telemetry
+from tokenskip import tracking
 from tokenskip.client import lora_rank
 from tokenskip.errors import ModelError
 from tokenskip.models import resolve_model
 from tokenskip.types import Completion, Finish, Prompt, Sampling
 
-telemetry.switch_off()  # read when vLLM is imported
+tracking.switch_telemetry_off()  # read when vLLM is imported
 import vllm  # noqa: E402
 from vllm.lora.request import LoRARequest  # noqa: E402
 
@@ -78,7 +78,7 @@ class VllmBackend:
     def _parameters(self, prompt: Prompt, sampling: Sampling, i: int) -> Any:
         """Greedy, or sampled with one seed per place in the window: repeated samples of a question differ."""
         cap = prompt.max_new_tokens or sampling.max_new_tokens
-        common = {"max_tokens": cap, "stop": list(sampling.stop) or None, "skip_special_tokens": False}
+        common = {"max_tokens": cap, "skip_special_tokens": False}
         if sampling.temperature == 0:
             return vllm.SamplingParams(temperature=0.0, **common)
         seed = (sampling.seed * 1_000_003 + i) % 2**31

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tokenskip import replies
+from tokenskip.backends import _replies as replies
 from tokenskip.client import KEY_VARIABLE, ask, base_url, check_served
 from tokenskip.errors import BackendError
 from tokenskip.prompts import ratio_kwargs

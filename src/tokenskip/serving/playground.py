@@ -22,7 +22,7 @@ from pathlib import Path
 from threading import Condition, Event, Thread
 from typing import Any
 
-from tokenskip import replies
+from tokenskip.backends import _replies as replies
 from tokenskip.client import Client, base_url, redact, run
 from tokenskip.config import PromptConfig, RunConfig, check_config, lay_over
 from tokenskip.embedded import family

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-from tokenskip import telemetry
+from tokenskip import tracking
 from tokenskip.commands.preview import shared_words
 from tokenskip.errors import BackendError, ConfigError
 from tokenskip.serving.guard import guard
@@ -53,7 +53,7 @@ def launch(ground: Ground, host: str, port: int, started: Callable[[str], None])
     Raises:
         ConfigError: the port is taken, or the host is no address of this machine.
     """
-    telemetry.switch_off()  # read when gradio is imported: neither usage nor version checks
+    tracking.switch_telemetry_off()  # read when gradio is imported: neither usage nor version checks
     import gradio
 
     page = build(ground)

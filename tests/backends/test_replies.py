@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hostile_server import TEXT, reply
 
-from tokenskip.replies import Answer, OddReply, Piece, answer, piece, tokens
+from tokenskip.backends._replies import Answer, OddReply, Piece, answer, piece, tokens
 
 THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "12 + 5"}]}
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tokenskip import bounded
-from tokenskip.bounded import LimitError
 from tokenskip.config import PromptConfig
 from tokenskip.errors import ModelError
+from tokenskip.generation import bounded
+from tokenskip.generation.bounded import LimitError
 from tokenskip.prompts import Prompts
 
 BOMBS = [
