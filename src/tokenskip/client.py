@@ -181,20 +181,21 @@ class Client:
                 raw = b"".join([piece async for piece in _unpacked(response, MAX_REPLY_BYTES)])
                 reply = Reply(response.status_code, parsed(raw))
                 raise BackendError(f"HTTP {reply.status}: {reply.message}")
-            if "json" in response.headers.get("content-type", ""):
-                take(parsed(b"".join([piece async for piece in _unpacked(response, MAX_REPLY_BYTES)])))
-                return
-            rest = b""
+            whole, rest, streams = b"", b"", False
             async for piece in _unpacked(response, MAX_STREAM_BYTES):
                 *lines, rest = (rest + piece).split(b"\n")
-                if len(rest) > MAX_REPLY_BYTES:
-                    raise NoReply(f"an event of more than {MAX_REPLY_BYTES // 2**20} MiB")
                 for line in lines:
                     data = line.strip().removeprefix(b"data:").strip()
                     if data == b"[DONE]":
                         return
                     if line.startswith(b"data:"):
+                        streams = True
                         take(parsed(data))
+                whole = b"" if streams else whole + piece
+                if len(rest) + len(whole) > 2 * MAX_REPLY_BYTES:
+                    raise NoReply(f"an event of more than {MAX_REPLY_BYTES // 2**20} MiB")
+            if not streams:  # a server that sends the reply in one piece, or an error
+                take(parsed(whole))
 
         await self._within_limits(url, body, read)
 

@@ -178,7 +178,7 @@ def pumped(items: Iterable[Completion] | Reading) -> Iterator[Timed]:
             done.set()
             news.notify()
 
-    Thread(target=read, daemon=True).start()
+    Thread(target=read, daemon=True, name="answer").start()
     last = Completion(text="", n_tokens=0)
     try:
         while True:
