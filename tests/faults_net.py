@@ -1,4 +1,4 @@
-"""Outcomes of the security cases that touch the network and the terminal: NAME -> function(folder with the cases) -> held.
+"""Outcomes of the security cases on the network and the terminal: NAME -> function(folder with the cases) -> held.
 
     python tests/faults_net.py FOLDER        # FOLDER holds security/NN-*.sh; each runs in a scratch folder of its own
 
