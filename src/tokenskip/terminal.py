@@ -23,7 +23,7 @@ def printable(text: str) -> str:
     """`text` with control characters, direction overrides and halves of characters escaped; line breaks and tabs stay.
 
     ESC, the C1 controls (which some terminals obey as they obey ESC), carriage return and backspace could set titles,
-    clear the screen, fake links or overwrite what stands there.
+    clear the screen, fake links or overwrite a line.
     """
     if text.isascii() and text.isprintable():
         return text

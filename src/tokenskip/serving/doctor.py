@@ -75,10 +75,10 @@ def _judge(plain: Rendering, marked: Rendering | None, one: Rendering | str | No
     if marked[0] <= plain[0]:
         return Diagnosis(honoured=False, found=found, advice=f"nothing was added to the prompt: {_TEMPLATE}")
     if not isinstance(one, tuple) or one[1] != plain[1]:
-        told = f"{one[0]} with 1.0" if isinstance(one, tuple) else "no answer with 1.0"
+        seen = f"{one[0]} with 1.0" if isinstance(one, tuple) else "no answer with 1.0"
         return Diagnosis(
             honoured=False,
-            found=f"{found}, {told}",
+            found=f"{found}, {seen}",
             advice=f"a ratio of 1 must be the plain prompt; this is not tokenskip's ratio control: {_TEMPLATE}",
         )
     return Diagnosis(honoured=True, found=found)

@@ -48,7 +48,7 @@ def check_installed(*packages: str) -> None:
 
 
 def launch(ground: Ground, host: str, port: int, started: Callable[[str], None]) -> None:
-    """Serve the page until an interrupt; `started` is told its address.
+    """Serve the page until an interrupt; `started` gets its address.
 
     Raises:
         ConfigError: the port is taken, or the host is no address of this machine.
