@@ -13,11 +13,18 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "tokenskip"
 LAYERS = (
     ("errors", "types", "progress", "distributed"),
-    ("arms", "config", "ratio", "tokens", "jsonl"),
-    ("prompts", "evaluation.stats", "generation.math_verify", "generation.math_verify_worker", "generation.answers"),
+    ("arms", "config", "ratio", "recipe_file", "tokens", "jsonl"),
+    (
+        "chat_template",
+        "prompts",
+        "evaluation.stats",
+        "generation.math_verify",
+        "generation.math_verify_worker",
+        "generation.answers",
+    ),
     ("pruning.equations", "pruning.atoms", "pruning.chain", "pruning.corpus", "evaluation.metrics", "training.muon"),
     ("client", "embedded", "models", "store", "tracking"),
-    ("plugins", "engine"),
+    ("plugins", "engine", "training.check"),
     ("backends", "scorers", "tasks"),
     ("run",),
     ("generation", "pruning", "training.train", "training.dataset", "training.distill"),

@@ -11,9 +11,10 @@ from architectures import TEMPLATES, family_model, family_tokenizer
 from scripted_runs import recipe
 
 from tokenskip import pipeline
+from tokenskip.chat_template import PLAIN_TEMPLATE, add_ratio_control
 from tokenskip.config import PromptConfig, load_recipe
 from tokenskip.errors import ModelError
-from tokenskip.prompts import PLAIN_TEMPLATE, Prompts, add_ratio_control
+from tokenskip.prompts import Prompts
 from tokenskip.store import read_rows
 from tokenskip.training.train import iter_losses, tokenise_row
 

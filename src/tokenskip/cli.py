@@ -161,7 +161,7 @@ def distill(
 ) -> None:
     """Train a compressor of your own on a run's chains; use it as --set score.scorer=llmlingua2 score.model=DIR."""
     from tokenskip import pipeline
-    from tokenskip.config import lay_over
+    from tokenskip.recipe_file import lay_over
 
     options: dict[str, Any] = {}
     for one in option or []:

@@ -23,7 +23,8 @@ from tokenskip.errors import ConfigError, ModelError
 from tokenskip.generation.generate import complete
 from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
 from tokenskip.plugins import make_backend
-from tokenskip.prompts import Prompts, spell_ratio
+from tokenskip.prompts import Prompts
+from tokenskip.ratio import Ratio
 from tokenskip.store import read_manifest, read_rows
 from tokenskip.tokens import token_counter
 from tokenskip.types import Problem, Sampling, Trajectory
@@ -68,7 +69,7 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
     Raises:
         ConfigError, ModelError: a wrong ratio, an empty question, a model or adapter that is not there.
     """
-    asked = float(spell_ratio(ratio))
+    asked = Ratio.parse(ratio)
     if not question.strip():
         raise ConfigError("the question is empty")
     if any("\ud800" <= character <= "\udfff" for character in question):
@@ -88,7 +89,7 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
     console = Console()
     panels = (
         _panel("original (green: also in the short one)", whole, whole_s, shared_words(whole.cot, short.cot)),
-        _panel(f"ratio {spell_ratio(asked)}", short, short_s),
+        _panel(f"ratio {asked}", short, short_s),
     )
     if console.width >= 96:  # narrower columns break every other sentence
         table = Table(box=None, expand=True, show_header=False, padding=(0, 1))

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from tokenskip import ratio as ratio_map
+from tokenskip.chat_template import set_ratio_map
 from tokenskip.errors import StageError
 from tokenskip.generation.generate import complete
 from tokenskip.generation.grade import grade_trajectory
-from tokenskip.prompts import set_ratio_map
 from tokenskip.ratio import RatioMap
 from tokenskip.run import Run
 from tokenskip.store import CALIBRATION, Row, Work, read_rows, trajectory_row, write_atomically

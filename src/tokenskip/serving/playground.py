@@ -29,7 +29,7 @@ from tokenskip.errors import ConfigError
 from tokenskip.generation.split import split_completion
 from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
 from tokenskip.plugins import make_backend
-from tokenskip.prompts import Prompts, chat_turns, ratio_kwargs
+from tokenskip.prompts import Prompts, chat_turns, prompt_kwargs
 from tokenskip.serving.doctor import diagnose
 from tokenskip.serving.merge import Trained, find_adapter
 from tokenskip.store import COMPLETIONS, read_rows
@@ -176,7 +176,7 @@ def _served(url: str, config: RunConfig, model: str, question: str, ratio: float
     """A server's answer as it grows; the last item has the server's own token count, where it gives one."""
     import openai
 
-    kwargs = ratio_kwargs(ratio)
+    kwargs = prompt_kwargs(config.prompt, ratio)
     client: Any = openai.OpenAI(base_url=url, api_key=os.environ.get(KEY_VARIABLE, "none"), max_retries=1)
     stream = client.chat.completions.create(
         model=model,
