@@ -71,7 +71,12 @@ def _command(arguments: list[str], pipe: Connection, kill: Kill | None) -> None:
                     os.kill(os.getpid(), signal.SIGKILL)
                 threading.Timer(kill.delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
-    grow, stage, write_dataset, report = RunFolder.grow, console._Bars.stage, pipeline.write_dataset, pipeline.report
+    grow, stage, write_dataset, report = (
+        RunFolder.grow,
+        console._Stoppable.stage,
+        pipeline.write_dataset,
+        pipeline.report,
+    )
 
     def watched_grow(self: RunFolder, name: str, inputs: Any, make: Any, **options: Any) -> int:
         def watched(*job: Any) -> Any:
@@ -90,12 +95,12 @@ def _command(arguments: list[str], pipe: Connection, kill: Kill | None) -> None:
         with stage(self, name, total) as advance:
             calls = 0
 
-            def counted(n: int, *, total: int | None = None) -> None:
+            def counted(n: int, *, total: int | None = None, note: str = "") -> None:
                 nonlocal calls
                 calls += 1
                 if name == "train" and calls > 2:  # the first two say how long it is and where it goes on
                     tell("train", "steps", n)
-                advance(n, total=total)
+                advance(n, total=total, note=note)
 
             yield counted
 
@@ -107,7 +112,7 @@ def _command(arguments: list[str], pipe: Connection, kill: Kill | None) -> None:
         tell("report", "", 0)
         return report(job)
 
-    RunFolder.grow, console._Bars.stage = watched_grow, watched_stage  # type: ignore[method-assign]
+    RunFolder.grow, console._Stoppable.stage = watched_grow, watched_stage  # type: ignore[method-assign]
     pipeline.write_dataset, pipeline.report, pipeline.SCORE_WINDOW = watched_dataset, watched_report, WINDOWS["grade"]
     sys.argv = ["tokenskip", *arguments]
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -255,7 +255,7 @@ class RunConfig(Section):
     """A whole run."""
 
     name: str = Field("embedded", description="what the run is called in its report", pattern=r"^[\w.\-]+$")
-    seed: int = Field(0, ge=0, description="of every random draw")
+    seed: int = Field(0, ge=0, lt=2**32, description="of every random draw")
     model: ModelConfig = ModelConfig()
     task: TaskConfig = TaskConfig()
     prompt: PromptConfig = PromptConfig()
@@ -330,6 +330,8 @@ def _check_arms(config: RunConfig, source: str) -> None:
     for name in config.evaluate.arms:
         if name not in known:
             raise ConfigError(f"{source}: evaluate.arms: {unknown_name('arm', name, known)}")
+    if "original" not in config.evaluate.arms:
+        raise ConfigError(f"{source}: evaluate.arms needs the arm original, which all others are compared with")
     for arm in config.chosen_arms():
         number = round_number(arm.weights)
         if (arm.weights == "longer" or number) and not config.rounds.count:

@@ -119,3 +119,12 @@ def chat_turns(config: PromptConfig, question: str, instruction: str = "") -> tu
 def prompt_kwargs(config: PromptConfig, ratio: float = 1.0) -> dict[str, Any]:
     """The chat-template arguments of a prompt, as servers and training data pass them."""
     return {**config.template_kwargs, **ratio_kwargs(ratio)}
+
+
+def example_answer(config: PromptConfig, gold: str) -> str:
+    """How a completion gives the answer `gold` in the recipe's format: what follows the chain of thought."""
+    return {
+        "trigger": f"\n\n{config.trigger.strip()} {gold}.",
+        "boxed": f"\n\nThe final answer is \\boxed{{{gold}}}.",
+        "think": f"\n</think>\n\nThe final answer is \\boxed{{{gold}}}.",
+    }[config.answer]

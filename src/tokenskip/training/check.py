@@ -126,14 +126,20 @@ def _check_trainer(config: RunConfig) -> None:
         default = fields[key].default
         if key in NOT_HERE and value != default:
             raise ConfigError(f"train.trainer: {key} cannot be used here: {NOT_HERE[key]}")
-        if isinstance(default, bool) != isinstance(value, bool) and isinstance(default, bool | int | float):
-            wanted = "true or false" if isinstance(default, bool) else "a number"
+        if value is not default and not _is_of(str(fields[key].type), value):
+            wanted = "true or false" if "bool" in str(fields[key].type) else "a number"
             raise ConfigError(f"train.trainer: {key} is {wanted}; given: {value!r}")
-        if isinstance(default, int | float) and not isinstance(value, int | float):
-            raise ConfigError(f"train.trainer: {key} is a number; given: {value!r}")
     if config.train.optimizer != "adamw" and "optim" in given:
         raise ConfigError(f"train.trainer: optim is set by train.optimizer={config.train.optimizer}")
     _build(config)
+
+
+def _is_of(kind: str, value: Any) -> bool:
+    """Whether a value is of a field's type, where that is a number or a truth value."""
+    names = set(re.findall(r"[A-Za-z]+", kind)) - {"class", "None"}
+    if names == {"bool"}:
+        return isinstance(value, bool)
+    return not names <= {"int", "float"} or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _build(config: RunConfig) -> None:

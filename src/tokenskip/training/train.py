@@ -175,6 +175,8 @@ def _arguments(config: RunConfig, checkpoints: Path) -> Any:
     if split is None:
         raise ConfigError(f"train.batch_size={settings.batch_size} does not divide among {world()} processes")
     on_cpu = config.model.device == "cpu" or not torch.accelerator.is_available()
+    renamed = hasattr(SFTConfig, "activation_checkpointing")  # in transformers 5.23
+    checkpointing = "activation_checkpointing" if renamed else "gradient_checkpointing"
     options: dict[str, Any] = {
         "output_dir": str(checkpoints),
         "per_device_train_batch_size": split[0],
@@ -193,7 +195,7 @@ def _arguments(config: RunConfig, checkpoints: Path) -> Any:
         "data_seed": config.seed,
         "use_cpu": on_cpu,
         "bf16": not on_cpu,
-        "activation_checkpointing": not on_cpu,
+        checkpointing: not on_cpu,
         "dataloader_pin_memory": not on_cpu,
     }
     return SFTConfig(**{**options, **settings.trainer})
@@ -208,10 +210,15 @@ def _bar(advance: Advance) -> Any:
 
         seen = 0
         stopped = False
+        note = ""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             advance(0, total=state.max_steps)
             self._move(state)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if "loss" in (logs or {}):
+                self.note = f"loss {float(logs['loss']):.4g}"
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             try:
@@ -221,7 +228,7 @@ def _bar(advance: Advance) -> Any:
 
         def _move(self, state: Any) -> None:
             n, self.seen = state.global_step - self.seen, state.global_step
-            advance(n)
+            advance(n, note=self.note)
 
     return Bar()
 
