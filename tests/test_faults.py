@@ -258,7 +258,7 @@ def test_ctrl_c_on_the_real_command(tmp_path: Path, model_folder: Path) -> None:
         _, errors = run.communicate(timeout=120)
     assert run.returncode == 130
     assert "stopping after the batch in flight" in errors
-    assert "everything computed is kept: the same command goes on from here" in errors
+    assert "everything computed is kept: the same command continues from here" in errors
     assert "Traceback" not in errors
     assert file.read_bytes().endswith(b"\n")
     assert len(list(read_rows(file))) % 8 == 0

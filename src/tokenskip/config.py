@@ -321,6 +321,12 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
     for name, section in (("rounds", config.rounds), ("evaluate", config.evaluate)):
         if section.samples > 1 and section.temperature == 0:
             raise ConfigError(f"{source}: {name}.samples={section.samples} needs {name}.temperature above 0")
+    extra = config.generate.options.get("extra")
+    if isinstance(extra, dict) and "chat_template_kwargs" in extra:
+        raise ConfigError(
+            f"{source}: generate.options.extra.chat_template_kwargs would reach the server only, and training another "
+            "prompt: give them as prompt.template_kwargs, which all stages use"
+        )
     _check_arms(config, source)
     return config
 

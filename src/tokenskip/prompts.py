@@ -23,6 +23,7 @@ from tokenskip.chat_template import (
 from tokenskip.chat_template import ratio_kwargs as ratio_kwargs
 from tokenskip.config import PromptConfig
 from tokenskip.errors import ModelError
+from tokenskip.ratio import read as read_map
 from tokenskip.types import Message, Prompt
 
 
@@ -69,6 +70,19 @@ class Prompts:
         served = copy(self)
         served.template = template if has_ratio_control(template) else None
         return served
+
+    def prompted(self, ratio: float) -> float:
+        """The ratio that a prompt asks for when `ratio` is asked: another one where the served template says so."""
+        if self.template is None or ratio == 1:
+            return ratio
+        mapped = read_map(self.template)
+        return mapped.prompted(ratio) if mapped else read_settings(self.template).nearest(ratio)
+
+    def trained(self) -> str:
+        """Why the served template asks for another ratio."""
+        if read_map(self.template or ""):
+            return "the map of `tokenskip calibrate`"
+        return f"the model was trained on {', '.join(map(str, read_settings(self.template).ratios))}"
 
     def save_tokenizer(self, folder: Path, ratios: Sequence[float]) -> None:
         """Save the tokenizer beside a model trained on `ratios`, its template as `prompt.untrained` says."""

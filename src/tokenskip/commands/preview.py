@@ -84,7 +84,8 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
     resolve_model(config.model.path)
     prompts = Prompts(load_tokenizer(config.model), config.prompt)
     whole, whole_s = _answer(config, prompts, question, None, 1.0)
-    short, short_s = _answer(config, prompts, question, adapter, asked)
+    served = prompts.served_by(adapter)
+    short, short_s = _answer(config, served, question, adapter, asked)
     saved = 1 - short.n_cot_tokens / whole.n_cot_tokens if whole.n_cot_tokens else 0.0
     console = Console()
     panels = (
@@ -97,6 +98,8 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
         console.print(table)
     else:
         console.print(*panels, sep="\n")
+    if (prompted := served.prompted(asked)) != asked:
+        console.print(f"{asked} was asked as {prompted}: {served.trained()}", markup=False, highlight=False)
     console.print(
         f"{whole.n_cot_tokens} -> {short.n_cot_tokens} CoT tokens ({saved:.0%} saved), "
         f"{whole_s:.2f} s -> {short_s:.2f} s"

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenskip.config import ModelConfig, RunConfig, TrainConfig
 from tokenskip.errors import ConfigError, ModelError, unknown_name
-from tokenskip.models import is_here, pick_device, resolve_model
+from tokenskip.models import adapts_tied_embeddings, is_here, pick_device, resolve_model
 from tokenskip.prompts import Prompts
 
 KNOWN_SCHEDULERS = ("cosine", "linear", "constant")
@@ -197,18 +197,17 @@ def _check_targets(config: RunConfig) -> None:
                 f"{', '.join(last[:20])}"
             )
     modules = given if isinstance(given, str) else list(given)
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    head = model.get_output_embeddings()
     try:
         adapted = get_peft_model(model, LoraConfig(target_modules=modules, task_type="CAUSAL_LM"))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"train.target_modules: {' '.join(str(error).split())[:300]}") from None
-    wrapped = {id(getattr(module, "base_layer", None)) for module in adapted.modules()}
-    if id(head) in wrapped:
+    if any(getattr(module, "base_layer", None) is head for module in adapted.modules()):
         raise ConfigError(
             "train.target_modules: an adapter on the head is not trained, as TRL computes the loss from its weights "
             "directly: leave it out, or set train.method=full"
         )
-    if id(embedding) in wrapped and getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+    if adapts_tied_embeddings(adapted):
         raise ConfigError(
             f"train.target_modules: the embeddings of {config.model.path} are tied to its head, and an adapter on them "
             "would change both once it is merged: leave them out, or set train.method=full"
