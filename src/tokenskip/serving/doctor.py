@@ -84,8 +84,8 @@ def _refused(said: str) -> Diagnosis:
     if "compression_ratio" in said and ("was not trained" in said or "outside of what calibration reached" in said):
         return Diagnosis(
             honoured=True,
-            found=f"the chat template refuses this ratio: {said}",
-            advice="try one that it names by --ratio",
+            found=f"the template refuses this ratio: {said}",
+            advice="give one that it names by --ratio",
         )
     return Diagnosis(
         honoured=False,
