@@ -231,7 +231,7 @@ def test_a_saved_template_keeps_to_the_trained_ratios(asked: Any, prompted: floa
     assert render(tokenizer, compression_ratio=asked) == f"<user>How many?{marker}\n"
     assert settings.nearest(float(asked)) == prompted
     exact = "" if float(asked) == 1 else f"<eos>{asked}<eos>"
-    assert render(tokenizer, compression_ratio=asked, compression_ratio_exact=True) == f"<user>How many?{exact}\n"
+    assert render(tokenizer, compression_ratio=asked, compression_ratio_unmapped=True) == f"<user>How many?{exact}\n"
 
 
 def test_the_strict_form_refuses() -> None:

@@ -26,7 +26,7 @@ from typing import Any
 
 from tokenskip import ratio as ratio_map
 from tokenskip.errors import ModelError
-from tokenskip.ratio import Ratio, RatioMap
+from tokenskip.ratio import UNMAPPED, Ratio, RatioMap
 from tokenskip.types import Message
 
 _BEGIN, _END = "{#- tokenskip: ratio control -#}", "{#- tokenskip: end -#}"
@@ -81,8 +81,6 @@ _CONTROL = """\
 _MARKER = "{%- set tsk_mark ="
 _MAP_BEGIN, _MAP_END = "{#- tokenskip: map -#}", "{#- tokenskip: map end -#}"
 _SETTINGS = "{#- tokenskip: settings "
-_EXACT = "{%- if compression_ratio_exact is not defined or not compression_ratio_exact -%}"
-"""A caller that passes `compression_ratio_exact: true` gets the very ratio: what calibration and our own prompts do."""
 
 PLAIN_TEMPLATE = "{%- for message in messages -%}{{ message['content'] }}{{ '\\n' }}{%- endfor -%}"
 """What a model without a chat template gets: every turn's content and a line break."""
@@ -142,21 +140,22 @@ class TemplateSettings:
         return "".join(lines)
 
     def ratio_piece(self) -> str:
-        """Template text that moves `tsk.ratio` to the nearest trained ratio, or refuses it."""
+        """Template text that moves `tsk.ratio` to the nearest trained ratio, or refuses it; off with `UNMAPPED`."""
         if not self.ratios:
             return ""
+        begin, end = f"{{%- if {UNMAPPED} is not defined or not {UNMAPPED} -%}}\n", "{%- endif -%}\n"
         if self.strict:
             allowed = ", ".join(str(Ratio(ratio)) for ratio in sorted(self.ratios))
             return (
-                f"{{%- if tsk.ratio not in {_literal([float(ratio) for ratio in self.ratios])} -%}}"
+                f"{begin}{{%- if tsk.ratio not in {_literal([float(ratio) for ratio in self.ratios])} -%}}"
                 "{{- raise_exception('compression_ratio ' + (tsk.ratio | string) + "
-                f"' was not trained: ask for one of {allowed}') -}}}}{{%- endif -%}}\n"
+                f"' was not trained: ask for one of {allowed}') -}}}}{{%- endif -%}}\n{end}"
             )
-        lines, word = "", "if"
+        lines, word = begin, "if"
         for upper, trained in self._pieces():
             lines += f"{{%- {word} tsk.ratio <= {upper!r} -%}}{{%- set tsk.ratio = {float(trained)!r} -%}}\n"
             word = "elif"
-        return lines + "{%- endif -%}\n"
+        return lines + "{%- endif -%}\n" + end
 
 
 def read_settings(template: str | None) -> TemplateSettings:
@@ -235,7 +234,7 @@ def set_ratio_map(template: str, found: RatioMap | None) -> str:
     piece = found.jinja() if found else read_settings(control).ratio_piece()
     if piece:
         head, mark, tail = control.partition(_MARKER)
-        control = head + _MAP_BEGIN + _EXACT + piece + "{%- endif -%}" + _MAP_END + mark + tail
+        control = head + _MAP_BEGIN + piece + _MAP_END + mark + tail
     return control + end + rest
 
 

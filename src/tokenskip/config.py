@@ -41,7 +41,7 @@ Ratios = Annotated[tuple[Annotated[float, AfterValidator(Ratio)], ...], Field(mi
 _ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED_ARGUMENTS = frozenset(
     {
-        *("compression_ratio", "compression_ratio_exact", "messages", "tools", "documents", "add_generation_prompt"),
+        *("compression_ratio", "compression_ratio_unmapped", "messages", "tools", "documents", "add_generation_prompt"),
         *("continue_final_message", "tokenize", "chat_template", "conversation", "padding", "truncation", "max_length"),
         *("return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "template_kwargs"),
         *("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"),

@@ -119,9 +119,15 @@ class RatioMap:
         return [first, *((two[0], one[1], one[0], _slope(one, two)) for one, two in pairwise(self.knots))]
 
     def jinja(self) -> str:
-        """The same as a piece of the ratio control's template: it sets `tsk.ratio`. Reads back by `read`."""
+        """The same as a piece of the ratio control's template: it sets `tsk.ratio`. Reads back by `read`.
+
+        With the template argument `UNMAPPED` it leaves the ratio alone: what it is given has been mapped already.
+        """
         values = {"clamp": self.clamp, "steps": self.steps, "knots": self.knots}
-        lines = [f"{{#- {_MARK}{json.dumps(values)} -#}}"]
+        lines = [
+            f"{{#- {_MARK}{json.dumps(values)} -#}}",
+            f"{{%- if {UNMAPPED} is not defined or not {UNMAPPED} -%}}",
+        ]
         if not self.clamp:
             low, high = self._bounds
             text = f" is outside of what calibration reached: {self.low:g} to {self.high:g}"
@@ -136,11 +142,13 @@ class RatioMap:
             value = line if slope else repr(prompted)
             lines.append(f"{{%- {word} tsk.ratio <= {upper!r} -%}}{{%- set tsk.ratio = {value} -%}}")
             word = "elif"
-        lines.append(f"{{%- else -%}}{{%- set tsk.ratio = {self.knots[-1][1]!r} -%}}{{%- endif -%}}")
+        lines.append(f"{{%- else -%}}{{%- set tsk.ratio = {self.knots[-1][1]!r} -%}}{{%- endif -%}}{{%- endif -%}}")
         return "\n".join(lines) + "\n"
 
 
 _MARK = "tokenskip: ratio map "
+UNMAPPED = "compression_ratio_unmapped"
+"""Template argument that switches the map in a chat template off: the ratio is then written as it was given."""
 
 
 def read(template: str) -> RatioMap | None:
