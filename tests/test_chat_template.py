@@ -16,12 +16,12 @@ from transformers import AutoTokenizer
 
 from tokenskip import pipeline
 from tokenskip import run as run_module
-from tokenskip.chat_template import TemplateSettings, add_ratio_control, is_dated, read_settings, unread_kwargs
 from tokenskip.config import PromptConfig, check_config, load_recipe
 from tokenskip.errors import ConfigError, ModelError, RunError
 from tokenskip.generation.split import split_completion
 from tokenskip.prompts import Prompts
 from tokenskip.run import Run
+from tokenskip.serving.chat_template import TemplateSettings, add_ratio_control, is_dated, read_settings, unread_kwargs
 from tokenskip.store import read_rows
 
 ASK = [{"role": "user", "content": "How many?"}]

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_runs import CHAT_TEMPLATE
 
-from tokenskip.chat_template import add_ratio_control, has_ratio_control, ratio_kwargs
 from tokenskip.config import PromptConfig
 from tokenskip.errors import ConfigError, ModelError
 from tokenskip.prompts import Prompts
 from tokenskip.ratio import Ratio
+from tokenskip.serving.chat_template import add_ratio_control, has_ratio_control, ratio_kwargs
 from tokenskip.training.dataset import training_rows
 from tokenskip.training.train import tokenise_row
 from tokenskip.types import Grade, Pruned, Trajectory

@@ -130,7 +130,7 @@ app.command(rich_help_panel=STAGES)(prune)
 @app.command(rich_help_panel=STAGES)
 def train(run_dir: RunDir, set_: Set = None) -> None:
     """Stage 6: fine-tune the model on the pruned chains."""
-    run_stage("train", run_dir, None, set_)
+    run_stage("train", run_dir, None, set_, then="controls")
 
 
 app.command(rich_help_panel=STAGES)(rounds)
@@ -163,16 +163,17 @@ def distill(
     option: Annotated[list[str] | None, typer.Option(help="key=value or TEACHER.key=value; may repeat.")] = None,
 ) -> None:
     """Train your own compressor on a run's chains; use it by --set score.scorer=llmlingua2 score.model=DIR."""
-    from tokenskip import pipeline
-    from tokenskip.recipe_file import lay_over
+    from tokenskip.recipes import lay_over
+    from tokenskip.run import Run
+    from tokenskip.training.teachers import distill_run
 
     options: dict[str, Any] = {}
     for one in option or []:
         lay_over(options, one)
     config = read_recipe(run_dir / "config.json", [], None)
-    with bars() as progress, pipeline.Run(run_dir, config, progress) as job:
+    with bars() as progress, Run(run_dir, config, progress) as run:
         teachers = teacher or ["goal_gradient"]
-        metrics = pipeline.distill(job, teachers, output, encoder=encoder, epochs=epochs, pool=pool, **options)
+        metrics = distill_run(run, teachers, output, encoder=encoder, epochs=epochs, pool=pool, **options)
     rank = metrics["held_out_spearman"]
     agreement = "not measured" if rank is None else f"{rank:.3f}"
     say(f"{metrics['n_parameters']:,} parameters, rank correlation on unseen chains: {agreement}")
@@ -206,8 +207,8 @@ app.command(rich_help_panel=FILES)(export)
 def _run_all(config: Any, out: Path) -> None:
     from tokenskip import pipeline
 
-    with bars() as progress, pipeline.Run(out, config, progress) as job:
-        pipeline.run(job)
+    with bars() as progress, pipeline.Run(out, config, progress) as run:
+        pipeline.run(run)
     _show_results(out)
 
 

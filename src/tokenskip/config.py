@@ -20,8 +20,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from tokenskip.arms import ARMS, DEFAULT_ARMS, Arm, round_arm, round_number
 from tokenskip.errors import ConfigError, shorten, unknown_name
 from tokenskip.ratio import Ratio
-from tokenskip.recipe_file import lay_over as lay_over
-from tokenskip.recipe_file import read_recipe_file
+from tokenskip.recipes import lay_over as lay_over
+from tokenskip.recipes import read_recipe_file
 
 PAPER_RATIOS: tuple[float, ...] = tuple(map(Ratio, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)))
 """The ratios the paper trains on (section 4.1)."""
@@ -34,7 +34,9 @@ def _distinct(ratios: tuple[float, ...]) -> tuple[float, ...]:
     return ratios
 
 
-Ratios = Annotated[tuple[Annotated[float, AfterValidator(Ratio)], ...], Field(min_length=1), AfterValidator(_distinct)]
+Distinct = Annotated[tuple[Annotated[float, AfterValidator(Ratio)], ...], AfterValidator(_distinct)]
+"""Ratios, each once."""
+Ratios = Annotated[Distinct, Field(min_length=1)]
 """At least one ratio, each once."""
 
 
@@ -241,6 +243,26 @@ class EvaluateConfig(Section):
         return {name: {**arm, "name": name} if isinstance(arm, dict) else arm for name, arm in given.items()}
 
 
+class CalibrateConfig(Section):
+    """`tokenskip calibrate` as a part of `tokenskip run`. `calibrate: 300` is short for `calibrate: {n: 300}`."""
+
+    n: int = Field(0, ge=0, description="development problems, half to fit, half to check; 0: no calibration")
+    grid: Distinct = Field((), description="prompted ratios to measure; none: the trained, and some between")
+    clamp: bool = Field(False, description="out of reach: the nearest instead of an error")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        return {"n": given} if isinstance(given, int) and not isinstance(given, bool) else given
+
+    @field_validator("n")
+    @classmethod
+    def _enough(cls, n: int) -> int:
+        if 0 < n < 20:
+            raise ValueError("at least 20 development problems, or 0 for no calibration")
+        return n
+
+
 class EngineConfig(Section):
     """Where generate, score and evaluate run; changes no row. `engine: ray` is short for `engine: {name: ray}`."""
 
@@ -264,6 +286,7 @@ class RunConfig(Section):
     prune: PruneConfig = PruneConfig()
     train: TrainConfig = TrainConfig()
     rounds: RoundsConfig = RoundsConfig()
+    calibrate: CalibrateConfig = CalibrateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     engine: EngineConfig = EngineConfig()
 

@@ -12,7 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tokenskip.chat_template import (
+from tokenskip.config import PromptConfig
+from tokenskip.errors import ModelError
+from tokenskip.ratio import read as read_map
+from tokenskip.serving.chat_template import (
     TemplateSettings,
     add_ratio_control,
     has_ratio_control,
@@ -20,10 +23,7 @@ from tokenskip.chat_template import (
     render,
     set_ratio_map,
 )
-from tokenskip.chat_template import ratio_kwargs as ratio_kwargs
-from tokenskip.config import PromptConfig
-from tokenskip.errors import ModelError
-from tokenskip.ratio import read as read_map
+from tokenskip.serving.chat_template import ratio_kwargs as ratio_kwargs
 from tokenskip.types import Message, Prompt
 
 

@@ -12,7 +12,7 @@ from scripted_runs import ChainBackend, recipe, write_problems
 
 from tokenskip import cli, pipeline
 from tokenskip.config import RunConfig, load_recipe
-from tokenskip.recipe_file import read_recipe_file
+from tokenskip.recipes import read_recipe_file
 from tokenskip.store import read_rows
 
 RECIPES = {file.stem: file for file in sorted((Path(cli.__file__).parent / "recipes").glob("*.yaml"))}
@@ -107,9 +107,9 @@ def test_every_recipe_goes_end_to_end_on_its_architecture(name: str, tmp_path: P
     values["train"] |= {"trainer": {"max_steps": 2}}
     values["evaluate"] = {"arms": ["original", "tokenskip"], "ratios": [0.5], "latency_samples": 0, "batch_size": 4}
     config = RunConfig.model_validate(values)
-    with pipeline.Run(tmp_path / "run", config) as job:
-        pipeline.run(job)
-        eos = job.prompts.delimiter
+    with pipeline.Run(tmp_path / "run", config) as run:
+        pipeline.run(run)
+        eos = run.prompts.delimiter
     rows = list(read_rows(tmp_path / "run" / "train.jsonl"))
     assert len(rows) >= 8
     for row in rows:
@@ -167,7 +167,7 @@ def test_what_cannot_be_extended_is_one_line(text: str, line: str, tmp_path: Pat
     [("5e-5", 5e-5), ("1.5E+3", 1500.0), (".5", 0.5), ("5.", 5.0), ("-2e3", -2000.0), ("12", 12), ("'5e-5'", "5e-5")],
 )
 def test_numbers_are_those_of_yaml_12(text: str, value: object, tmp_path: Path) -> None:
-    from tokenskip.recipe_file import read_value
+    from tokenskip.recipes import read_value
 
     read = read_value(f"[{text}]")[0]
     assert (read, type(read)) == (value, type(value))

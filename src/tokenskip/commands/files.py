@@ -24,8 +24,8 @@ from tokenskip.prompts import Prompts
 from tokenskip.pruning.corpus import corpus_thresholds, prune_trajectory
 from tokenskip.ratio import Ratio
 from tokenskip.store import Row, dump_row
-from tokenskip.tokens import TokenCounter, token_counter
-from tokenskip.types import Pruned, Scorer, Trajectory
+from tokenskip.tokens import token_counter
+from tokenskip.types import Pruned, Scorer, TokenCounter, Trajectory
 
 WINDOW = 256
 

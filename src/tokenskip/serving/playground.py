@@ -22,7 +22,6 @@ from queue import Queue
 from threading import Thread
 from typing import Any
 
-from tokenskip.chat_template import TemplateSettings, read_settings
 from tokenskip.client import KEY_VARIABLE, base_url
 from tokenskip.config import PromptConfig, RunConfig, check_config, lay_over
 from tokenskip.embedded import family
@@ -31,6 +30,7 @@ from tokenskip.generation.split import split_completion
 from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
 from tokenskip.plugins import make_backend
 from tokenskip.prompts import Prompts, chat_turns, prompt_kwargs
+from tokenskip.serving.chat_template import TemplateSettings, read_settings
 from tokenskip.serving.doctor import diagnose
 from tokenskip.serving.merge import Trained, find_adapter
 from tokenskip.store import COMPLETIONS, read_rows

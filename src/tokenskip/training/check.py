@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from difflib import get_close_matches
 from typing import Any
 
@@ -149,6 +150,7 @@ def _build(config: RunConfig) -> None:
 
     on_cpu = pick_device(config.model.device) == "cpu"
     base: dict[str, Any] = {"output_dir": "checkpoints", "report_to": "none", "use_cpu": on_cpu, "bf16": not on_cpu}
+    base[checkpointing_key(SFTConfig)] = not on_cpu
     try:
         arguments = SFTConfig(**{**base, **config.train.trainer})
         if "optim" in config.train.trainer:
@@ -156,6 +158,11 @@ def _build(config: RunConfig) -> None:
     except (ValueError, TypeError, ImportError, RuntimeError, KeyError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(f"train.trainer={config.train.trainer}: {reason}") from None
+
+
+def checkpointing_key(arguments: Any) -> str:
+    """What transformers calls recomputing activations: 5.23 renamed it, and warns of the older name."""
+    return "activation_checkpointing" if hasattr(arguments, "activation_checkpointing") else "gradient_checkpointing"
 
 
 def _check_device(model: ModelConfig) -> None:
@@ -199,7 +206,9 @@ def _check_targets(config: RunConfig) -> None:
     modules = given if isinstance(given, str) else list(given)
     head = model.get_output_embeddings()
     try:
-        adapted = get_peft_model(model, LoraConfig(target_modules=modules, task_type="CAUSAL_LM"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PEFT warns of is refused below
+            adapted = get_peft_model(model, LoraConfig(target_modules=modules, task_type="CAUSAL_LM"))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"train.target_modules: {' '.join(str(error).split())[:300]}") from None
     if any(getattr(module, "base_layer", None) is head for module in adapted.modules()):

@@ -24,8 +24,22 @@ from tokenskip.errors import ConfigError, RunError, StageError
 from tokenskip.models import load_model, pick_device, resolve_model
 from tokenskip.progress import Advance, Progress
 from tokenskip.prompts import Prompts
+from tokenskip.run import Run
 from tokenskip.store import ADAPTER, TRAIN, Row, RunFolder, read_rows
 from tokenskip.tracking import tracked, trainer_options
+from tokenskip.training.check import checkpointing_key
+
+
+def run(run: Run) -> None:
+    """Stage 6: the run's own adapter. Raises StageError when there is no row to train on."""
+    run.free()
+    if first_weights(run.folder) == "tokenskip":
+        train(run.folder, run.prompts, run.progress)
+
+
+def first_weights(folder: RunFolder) -> str:
+    """The name of the first fine-tuning's weights: `tokenskip`, or `round_0` once a later round was adopted."""
+    return "round_0" if folder.file(f"round-0/{ADAPTER}").exists() else "tokenskip"
 
 
 def tokenise_row(row: Row, prompts: Prompts) -> dict[str, list[int]]:
@@ -175,8 +189,6 @@ def _arguments(config: RunConfig, checkpoints: Path) -> Any:
     if split is None:
         raise ConfigError(f"train.batch_size={settings.batch_size} does not divide among {world()} processes")
     on_cpu = config.model.device == "cpu" or not torch.accelerator.is_available()
-    renamed = hasattr(SFTConfig, "activation_checkpointing")  # in transformers 5.23
-    checkpointing = "activation_checkpointing" if renamed else "gradient_checkpointing"
     options: dict[str, Any] = {
         "output_dir": str(checkpoints),
         "per_device_train_batch_size": split[0],
@@ -195,7 +207,7 @@ def _arguments(config: RunConfig, checkpoints: Path) -> Any:
         "data_seed": config.seed,
         "use_cpu": on_cpu,
         "bf16": not on_cpu,
-        checkpointing: not on_cpu,
+        checkpointing_key(SFTConfig): not on_cpu,
         "dataloader_pin_memory": not on_cpu,
     }
     return SFTConfig(**{**options, **settings.trainer})

@@ -17,7 +17,7 @@ import yaml
 
 from tokenskip.errors import ConfigError, shorten, unknown_name
 
-SHIPPED = Path(__file__).parent / "recipes"
+SHIPPED = Path(__file__).parent
 
 UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
 """What reading YAML ends in: a 13th month, 5,000 digits and a nesting of thousands are no YAMLError."""
