@@ -77,7 +77,7 @@ def test_any_disk_error_is_one_line_on_the_command_line(monkeypatch: Any, capsys
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert os.strerror(number) in error
-        assert "the same command goes on" in error
+        assert "the same command continues" in error
 
 
 def test_an_error_that_is_no_disks_fault_is_a_bug(monkeypatch: Any, tmp_path: Path) -> None:
