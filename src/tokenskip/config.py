@@ -1,4 +1,4 @@
-"""Every setting of a run: one frozen section per stage; each default and each help text stands here and nowhere else.
+"""Every setting of a run: one frozen section per stage; each default and each help text is here and nowhere else.
 
 `load_recipe` reads a YAML recipe, lays `--set section.key=value` over it and returns a checked `RunConfig`. A user's
 mistake raises `ConfigError` with one line: what was given, what is allowed, and the nearest name.
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import keyword
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +20,7 @@ from tokenskip.errors import ConfigError, shorten, unknown_name
 from tokenskip.ratio import Ratio
 from tokenskip.recipes import lay_over as lay_over
 from tokenskip.recipes import read_recipe_file
+from tokenskip.serving.arguments import check_argument
 
 PAPER_RATIOS: tuple[float, ...] = tuple(map(Ratio, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)))
 """The ratios the paper trains on (section 4.1)."""
@@ -38,20 +37,6 @@ Distinct = Annotated[tuple[Annotated[float, AfterValidator(Ratio)], ...], AfterV
 """Ratios, each once."""
 Ratios = Annotated[Distinct, Field(min_length=1)]
 """At least one ratio, each once."""
-
-
-_ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-RESERVED_ARGUMENTS = frozenset(
-    {
-        *("compression_ratio", "compression_ratio_unmapped", "messages", "tools", "documents", "add_generation_prompt"),
-        *("continue_final_message", "tokenize", "chat_template", "conversation", "padding", "truncation", "max_length"),
-        *("return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "template_kwargs"),
-        *("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"),
-        *("raise_exception", "strftime_now", "loop", "self", "super", "caller", "varargs", "kwargs", "namespace"),
-        *("range", "dict", "true", "false", "none"),
-    }
-)
-"""Names that the ratio control, transformers' `apply_chat_template` or Jinja give a meaning of their own."""
 
 
 class Section(BaseModel):
@@ -106,10 +91,7 @@ class PromptConfig(Section):
     @classmethod
     def _arguments(cls, given: dict[str, Any]) -> dict[str, Any]:
         for name in given:
-            if not _ARGUMENT.fullmatch(name) or keyword.iskeyword(name):
-                raise ValueError(f"{shorten(name)!r} is no name of a template argument (letters, digits and _)")
-            if name in RESERVED_ARGUMENTS or name.startswith("tsk"):
-                raise ValueError(f"{name} is set by tokenskip or by the caller of the template: leave it out")
+            check_argument(name)
         return given
 
 
@@ -183,7 +165,7 @@ class TrainConfig(Section):
 
 
 class RoundsConfig(Section):
-    """On-policy rounds behind the first fine-tuning: train again, from the base, on the tuned model's own short chains.
+    """On-policy rounds after the first fine-tuning: train again, from the base, on the tuned model's own short chains.
 
     Expert iteration as in STaR (arXiv 2203.14465) and ReST (2308.08998); `label: achieved` is hindsight relabelling
     (1707.01495).
@@ -301,6 +283,15 @@ class RunConfig(Section):
         numbers = range(rounds.count) if rounds.adopt else range(1, rounds.count + 1)
         own = [round_arm(number) for number in numbers]
         return {**ARMS, **{arm.name: arm for arm in own}, **self.evaluate.define}
+
+    def check_calibration(self) -> None:
+        """ConfigError when a whole run would come to a calibrated arm without ever calibrating."""
+        calibrated = [arm.name for arm in self.chosen_arms() if arm.calibrated]
+        if calibrated and not self.calibrate.n:
+            raise ConfigError(
+                f"evaluate.arms: {calibrated[0]} needs a calibration: set calibrate.n=300, or run `tokenskip "
+                "calibrate` between train and evaluate"
+            )
 
     def chosen_arms(self) -> list[Arm]:
         """The arms of `evaluate.arms`, and those of the rounds."""

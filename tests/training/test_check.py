@@ -127,3 +127,12 @@ def test_embeddings_that_are_not_tied_can_have_an_adapter(
     (untied / "config.json").write_text(json.dumps({**values, "tie_word_embeddings": False}))
     config = load_recipe(recipe_file, [f"model.path={untied}", "train.target_modules=[embed_tokens, q_proj]"])
     check_training(config)
+
+
+def test_a_calibrated_arm_needs_a_calibration(recipe_file: Path, tmp_path: Path) -> None:
+    from tokenskip import pipeline
+
+    config = load_recipe(recipe_file, ["evaluate.arms=[original, tokenskip_calibrated]"])
+    with Run(tmp_path / "run", config) as run, pytest.raises(ConfigError, match=r"set calibrate\.n=300"):
+        pipeline.run(run)
+    load_recipe(recipe_file, ["evaluate.arms=[original, tokenskip_calibrated]", "calibrate=20"]).check_calibration()

@@ -24,9 +24,9 @@ from tokenskip import plugins
 from tokenskip.arms import rows_of
 from tokenskip.commands.estimate import Workload, count_parameters, line
 from tokenskip.config import ModelConfig, RunConfig
-from tokenskip.errors import DataError
+from tokenskip.errors import ConfigError, DataError
 from tokenskip.models import is_here, load_tokenizer, resolve_model
-from tokenskip.plugins import check_backend, check_scorer
+from tokenskip.plugins import check_arms, check_backend, check_scorer
 from tokenskip.prompts import Prompts, example_answer
 from tokenskip.serving.chat_template import is_dated, unread_kwargs
 from tokenskip.tasks._base import is_local
@@ -71,12 +71,13 @@ def dry_run(config: RunConfig) -> None:
     check_backend(config)
     check_scorer(config)
     check_trackers(config.train.report_to)
+    config.check_calibration()
     source = resolve_model(config.model.path, reachable=False)
     train, test = (_data(task, config, split) for split in ("train", "test"))
     here = is_here(source)
     console.print(f"model: {source}", markup=False, highlight=False, soft_wrap=True)
     downloads = [None if here else source, _scorer_download(config), train.missing, test.missing]
-    for name in dict.fromkeys(one for one in downloads if one):
+    for name in dict.fromkeys(filter(None, downloads)):
         console.print(f"would download: {name}", markup=False, highlight=False, soft_wrap=True)
     console.print_json(config.model_dump_json())
     if not here:
@@ -87,7 +88,9 @@ def dry_run(config: RunConfig) -> None:
     own_template = tokenizer.chat_template if here else None
     prompts = Prompts(tokenizer, config.prompt)
     check_training(config, prompts if here else None)
-    lengths = [_show(console, prompts, one, ratio) for one, ratio in zip(train.first, _ratios(config), strict=False)]
+    lengths = [
+        _show(console, prompts, problem, ratio) for problem, ratio in zip(train.first, _ratios(config), strict=False)
+    ]
     console.print(_sizes(config, train.n, test.n, max(lengths)), highlight=False, soft_wrap=True)
     for warning in _warnings(config, own_template):
         console.print(f"! {warning}", markup=False, highlight=False, soft_wrap=True)
@@ -118,6 +121,10 @@ def _warnings(config: RunConfig, template: str | None) -> Iterator[str]:
                     "the server's own template shows the server's date: set generate.options.endpoint=completions, or "
                     "give the date by prompt.template_kwargs where the template takes one"
                 )
+    try:
+        check_arms(config)
+    except ConfigError as error:
+        yield f"evaluate will stop: {error}"
     generate, evaluate = config.generate, config.evaluate
     if (generate.temperature > 0) != (evaluate.temperature > 0):
         how = {True: "samples", False: "decodes greedily"}

@@ -72,7 +72,7 @@ def read_recipe_file(path: Path) -> dict[str, Any]:
 
 def _read(path: Path, before: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in before:
-        names = " -> ".join(one.name for one in (*before, path))
+        names = " -> ".join(file.name for file in (*before, path))
         raise ConfigError(f"{before[0]}: recipes extend each other in a circle: {names}")
     values = _values(path)
     if "extends" not in values:

@@ -135,7 +135,7 @@ class TemplateSettings:
         ]
         if self.date:
             midnight = datetime(self.date.year, self.date.month, self.date.day)
-            spelled = "".join(f" | replace('{one}', {_literal(midnight.strftime(one))})" for one in _DIRECTIVES)
+            spelled = "".join(f" | replace('{name}', {_literal(midnight.strftime(name))})" for name in _DIRECTIVES)
             lines.append(f"{{%- macro strftime_now(tsk_format) -%}}{{{{- tsk_format{spelled} -}}}}{{%- endmacro -%}}\n")
         return "".join(lines)
 
@@ -202,7 +202,7 @@ def add_ratio_control(tokenizer: Any, delimiter: str = "eos_token", settings: Te
     template = tokenizer.chat_template or PLAIN_TEMPLATE
     if not isinstance(template, str):
         raise ModelError("the tokenizer has several named chat templates: keep one (tokenizer.chat_template = ...)")
-    found = ratio_map.read(template)
+    mapping = ratio_map.read(template)
     settings = read_settings(template) if settings is None else settings
     template = own_template(template)
     literal = "eos_token" if delimiter == "eos_token" else json.dumps(delimiter, ensure_ascii=False)
@@ -213,7 +213,7 @@ def add_ratio_control(tokenizer: Any, delimiter: str = "eos_token", settings: Te
     except ModelError:
         tokenizer.chat_template = template
         raise
-    tokenizer.chat_template = set_ratio_map(tokenizer.chat_template, found)
+    tokenizer.chat_template = set_ratio_map(tokenizer.chat_template, mapping)
     return tokenizer
 
 
@@ -222,8 +222,8 @@ def own_template(template: str) -> str:
     return template.partition(_END)[2] if _END in template else template
 
 
-def set_ratio_map(template: str, found: RatioMap | None) -> str:
-    """A chat template with ratio control that asks through `found`, in place of a map it has.
+def set_ratio_map(template: str, mapping: RatioMap | None) -> str:
+    """A chat template with ratio control that asks through `mapping`, in place of a map it has.
 
     With None it keeps to the trained ratios, where its settings name some.
     """
@@ -231,7 +231,7 @@ def set_ratio_map(template: str, found: RatioMap | None) -> str:
     control, end, rest = template.partition(_END)
     if _MAP_BEGIN in control:
         control = control.partition(_MAP_BEGIN)[0] + control.partition(_MAP_END)[2]
-    piece = found.jinja() if found else read_settings(control).ratio_piece()
+    piece = mapping.jinja() if mapping else read_settings(control).ratio_piece()
     if piece:
         head, mark, tail = control.partition(_MARKER)
         control = head + _MAP_BEGIN + piece + _MAP_END + mark + tail

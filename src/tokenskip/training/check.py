@@ -118,7 +118,7 @@ def _check_trainer(config: RunConfig) -> None:
             raise ConfigError(f"train.trainer: {key} is set by {SET_ELSEWHERE[key]}")
     from trl import SFTConfig
 
-    fields = {one.name: one for one in dataclasses.fields(SFTConfig)}
+    fields = {field.name: field for field in dataclasses.fields(SFTConfig)}
     for key, value in given.items():
         if key not in fields:
             near = get_close_matches(str(key), [*fields, *SET_ELSEWHERE], n=1)
@@ -175,12 +175,12 @@ def _check_device(model: ModelConfig) -> None:
     except RuntimeError:
         raise ConfigError(f"model.device: auto, cpu, cuda, cuda:1 or mps; given: {model.device}") from None
     if device.type in ("cpu", "meta"):
-        found = device.type == "cpu"
+        available = device.type == "cpu"
     else:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        found = accelerator is not None and accelerator.type == device.type
-        found = found and (device.index or 0) < torch.accelerator.device_count()
-    if not found:
+        available = accelerator is not None and accelerator.type == device.type
+        available = available and (device.index or 0) < torch.accelerator.device_count()
+    if not available:
         raise ConfigError(f"model.device={model.device}: this machine has no such device (auto takes what there is)")
 
 
@@ -243,9 +243,9 @@ def _without_weights(model: ModelConfig) -> Any:
 
     options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
     try:
-        found = AutoConfig.from_pretrained(source, **options)
+        architecture = AutoConfig.from_pretrained(source, **options)
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(found, trust_remote_code=model.trust_remote_code)
+            return AutoModelForCausalLM.from_config(architecture, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{model.path}: its configuration cannot be read: {reason}") from None
