@@ -23,7 +23,7 @@ PACKAGE = REPOSITORY / "src" / "tokenskip"
 LAYERS = (
     ("errors", "types", "progress", "distributed"),
     ("disk",),
-    ("arms", "config", "ratio", "recipes", "tokens", "jsonl"),
+    ("arms", "config", "ratio", "recipes", "serving.arguments", "tokens", "jsonl"),
     ("serving.chat_template", "prompts", "evaluation.stats"),
     ("generation.math_verify", "generation.math_verify_worker", "generation.answers"),
     ("pruning.equations", "pruning.atoms", "pruning.chain", "pruning.corpus", "evaluation.metrics", "training.muon"),
