@@ -61,6 +61,7 @@ class OpenAIBackend:
         tokenizer: Any,
         adapter: Path | None = None,
         journal: Path | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
         *,
         url: str | None = None,
         served: Served = None,
@@ -90,6 +91,7 @@ class OpenAIBackend:
         self.retries, self.timeout_s, self.extra = retries, timeout_s, dict(extra or {})
         self.journal = journal
         self._unmapped = _switch_off_map(journal.parent / ADAPTER if journal else adapter)
+        self.template_kwargs = dict(template_kwargs or {})
         self._form: Literal["ids", "text"] | None = None  # how the server takes a prompt of ours; found by asking
         self._ratio_is_honoured = False
         self._failed_in_a_row, self._answered = 0, False
@@ -288,9 +290,10 @@ class OpenAIBackend:
 
     def _chat_payload(self, prompt: Prompt, sampling: Sampling, i: int) -> dict[str, Any]:
         payload = {**self._common(prompt, sampling, i), "messages": list(prompt.messages)}
-        if kwargs := ratio_kwargs(prompt.ratio):
+        if kwargs := {**self.template_kwargs, **ratio_kwargs(prompt.ratio)}:
             given = payload.get("chat_template_kwargs", {})
-            payload["chat_template_kwargs"] = {**given, **kwargs, **self._unmapped}
+            unmapped = self._unmapped if prompt.ratio != 1 else {}
+            payload["chat_template_kwargs"] = {**given, **kwargs, **unmapped}
         return payload
 
     def _common(self, prompt: Prompt, sampling: Sampling, i: int) -> dict[str, Any]:
@@ -316,24 +319,24 @@ class OpenAIBackend:
 
 
 def _switch_off_map(adapter: Path | None) -> dict[str, bool]:
-    """What a request says so that the server takes its ratio as it is, where the served template may map ratios.
+    """What a request says so that the server writes its ratio as it is, where the served template may map ratios.
 
-    Prompts here carry the ratio that is to be written. A template that `tokenskip calibrate` put its map into would
-    map that once more, and would map the ratios of the arms that are not calibrated.
+    Prompts here carry the ratio that is to be written. The template of an adapter moves it to a trained ratio, or
+    through the map of `tokenskip calibrate`: a calibrated ratio once more, and those of the other arms as well.
 
     Raises:
         ConfigError: the map in the template is of an earlier version and cannot be switched off.
     """
     file = adapter / "chat_template.jinja" if adapter else None
     template = file.read_text(encoding="utf-8") if file and file.is_file() else ""
-    if read_map(template) is None:
-        return {}
-    if UNMAPPED not in template:
+    if UNMAPPED in template:
+        return {UNMAPPED: True}
+    if read_map(template):
         raise ConfigError(
             f"{file} maps ratios, and so would map those of an evaluation again: run `tokenskip calibrate` once more, "
             "and start the server with the new template"
         )
-    return {UNMAPPED: True}
+    return {}
 
 
 def _weights_of(adapter: Path | None) -> str:
