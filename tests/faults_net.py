@@ -130,7 +130,8 @@ CASES: dict[str, Callable[[Path], bool]] = {
 
 if __name__ == "__main__":
     chosen = sys.argv[2:] or list(CASES)
-    results = {name: CASES[name](Path(sys.argv[1])) for name in chosen}
-    for name, held in results.items():
-        print(f"{'ok  ' if held else 'FAIL'} {name}")
-    sys.exit(not all(results.values()))
+    results = []
+    for name in chosen:
+        results.append(CASES[name](Path(sys.argv[1])))
+        print(f"{'ok  ' if results[-1] else 'FAIL'} {name}", flush=True)
+    sys.exit(not all(results))
