@@ -28,7 +28,7 @@ from tokenskip.errors import StageError
 from tokenskip.evaluation.evaluate import Bench, load_map, run_arm, time_arm
 from tokenskip.generation.generate import complete, one_by_one, repeat
 from tokenskip.generation.grade import grade_trajectory
-from tokenskip.plugins import check_arms, check_scorer, make_scorer
+from tokenskip.plugins import check_adapters, check_arms, check_scorer, make_scorer
 from tokenskip.pruning.corpus import corpus_thresholds, draw_ratio, prune_trajectory
 from tokenskip.run import Run as Run
 from tokenskip.store import (
@@ -273,6 +273,7 @@ def evaluate(job: Run) -> None:
     arms = sorted(
         job.config.chosen_arms(), key=lambda arm: (arm.weights != "base", arm.weights, arm.name != "original")
     )
+    check_adapters(job.config, [job.adapter(weights) for weights in dict.fromkeys(arm.weights for arm in arms)])
     for _, ratio in rows_of([arm for arm in arms if arm.calibrated], job.config.evaluate.ratios):
         load_map(job.folder).prompted(ratio)  # out of reach, or not calibrated: said before any model loads
     for arm, ratio in rows_of(arms, job.config.evaluate.ratios):

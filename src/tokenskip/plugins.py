@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, unknown_name
-from tokenskip.models import check_context, load_model, load_tokenizer, resolve_model
+from tokenskip.models import check_adapter, check_context, load_model, load_tokenizer, resolve_model
 from tokenskip.prompts import Prompts
 from tokenskip.types import Backend, Scorer, Trajectory
 
@@ -87,6 +87,15 @@ def check_arms(config: RunConfig) -> None:
             f"the {config.generate.backend} backend cannot do {', '.join(names)} as configured: {refused[names[0]]}; "
             "or leave them out: --set evaluate.arms=[…]"
         )
+
+
+def check_adapters(config: RunConfig, folders: Iterable[Path | None]) -> None:
+    """ModelError where the backend would load an adapter (a folder) that is not whole or belongs to another model."""
+    wanted = inspect.signature(load("backend", config.generate.backend, BACKENDS)).parameters
+    if "model" in wanted or config.generate.backend == "vllm":
+        for folder in folders:
+            if folder is not None:
+                check_adapter(folder, config.model)
 
 
 def make_backend(

@@ -230,6 +230,18 @@ def in_turn(make: Callable[[], Work], windows: Iterable[Sequence[Any]]) -> Itera
         yield work(window)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether `config.json` there is a run's: a model's own has the same name, and adapters are kept beside models."""
+    try:
+        manifest = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError, RecursionError):
+        return True  # `read_manifest` says what is wrong with it
+    is_model = isinstance(manifest, dict) and ("model_type" in manifest or "architectures" in manifest)
+    return not is_model or "config" in manifest
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """`config.json` of a run folder; settings that are newer than it have their defaults.
 

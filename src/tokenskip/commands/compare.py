@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from tokenskip.commands.console import say
+from tokenskip.commands.outputs import check_file
 
 
 def compare(
@@ -22,6 +23,7 @@ def compare(
 
     from tokenskip.report.compare import pairs, read_runs, terminal_table, write_page
 
+    check_file(output, runs)
     read = read_runs(runs)
     page = write_page(read, output)
     Console().print(terminal_table(pairs(read), read[0]["name"]))

@@ -16,12 +16,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tokenskip.commands.outputs import new_folder
 from tokenskip.config import ModelConfig, RunConfig, check_config
 from tokenskip.embedded import adapter_path
 from tokenskip.errors import ModelError, RunError
 from tokenskip.models import EMBEDDED, load_model, resolve_model
 from tokenskip.prompts import Prompts, has_ratio_control
-from tokenskip.store import ADAPTER, TRAIN, read_manifest, read_rows
+from tokenskip.store import ADAPTER, TRAIN, is_run, read_manifest, read_rows
 
 N_PROBES = 4
 LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
@@ -63,7 +64,7 @@ def find_adapter(source: str, base: str | None = None, dtype: str | None = None)
         RunError: there is no adapter there; ModelError: its base cannot be told, or is not there.
     """
     folder = adapter_path() if source == EMBEDDED else Path(source).expanduser()
-    run = next((one for one in (folder, folder.parent) if (one / "config.json").exists() and _is_run(one)), None)
+    run = next((one for one in (folder, folder.parent) if is_run(one)), None)
     if run == folder:
         folder = folder / ADAPTER
         if not folder.exists():
@@ -81,11 +82,6 @@ def find_adapter(source: str, base: str | None = None, dtype: str | None = None)
     return trained
 
 
-def _is_run(folder: Path) -> bool:
-    """Whether a folder's config.json is a run's manifest, not a model's configuration."""
-    return '"config"' in (folder / "config.json").read_text(encoding="utf-8")
-
-
 def _base_named_in(folder: Path) -> str:
     """The base model that an adapter names; the folder itself where it holds a whole model."""
     file = folder / "adapter_config.json"
@@ -101,25 +97,20 @@ def merge(trained: Trained, out: Path) -> Agreement | None:
     """Write the merged model and its tokenizer to `out`; how well its logits agree, None where nothing was to merge.
 
     Raises:
-        RunError: `out` exists or cannot be written; ModelError: merged and adapter logits disagree.
+        RunError: `out` is there already or cannot be written; ModelError: merged and adapter logits disagree.
     """
-    if out.exists():
-        raise RunError(f"{out} exists: choose another -o")
-    draft = out.with_name(out.name + ".tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        if trained.is_model:
-            shutil.copytree(trained.folder, draft)
-            agreement = None
-        else:
-            agreement = _merge_into(trained, draft)
-        draft.replace(out)
-    except OSError as error:
-        raise RunError(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return agreement
+    with new_folder(out) as draft:
+        if not trained.is_model:
+            return _merge_into(trained, draft)
+        for file in _model_files(trained.folder):
+            shutil.copyfile(file, draft / file.name)
+        return None
+
+
+def _model_files(folder: Path) -> list[Path]:
+    """The files of a model, and nothing else that lies beside them."""
+    kinds = (".safetensors", ".json", ".jinja", ".txt", ".model", ".tsv", ".md")
+    return [file for file in sorted(folder.iterdir()) if file.suffix in kinds and file.is_file()]
 
 
 def _merge_into(trained: Trained, draft: Path) -> Agreement:
