@@ -22,7 +22,7 @@ PACKAGE = REPOSITORY / "src" / "tokenskip"
 
 LAYERS = (
     ("errors", "types", "progress", "distributed"),
-    ("arms", "config", "ratio", "tokens", "jsonl"),
+    ("arms", "config", "ratio", "tokens", "jsonl", "commands.trust"),
     ("prompts", "evaluation.stats", "generation.math_verify", "generation.math_verify_worker", "generation.answers"),
     ("pruning.equations", "pruning.atoms", "pruning.chain", "pruning.corpus", "evaluation.metrics", "training.muon"),
     ("client", "embedded", "models", "store", "tracking", "weights"),

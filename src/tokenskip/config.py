@@ -16,6 +16,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tokenskip.arms import ARMS, DEFAULT_ARMS, Arm, round_arm, round_number
+from tokenskip.commands.trust import check_trust
 from tokenskip.errors import ConfigError, unknown_name
 
 PAPER_RATIOS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -250,7 +251,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     """The checked configuration of a YAML recipe (None: all defaults) with `section.key=value` overrides on top.
 
     Raises:
-        ConfigError: no such file, not YAML, an unknown key, or a value that is not allowed.
+        ConfigError: no such file, not YAML, an unknown key, a value that is not allowed, or code that is not trusted.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -263,9 +264,22 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
         if not isinstance(loaded or {}, dict):
             raise ConfigError(f"{path} must hold sections such as 'model:' and 'task:', not a {type(loaded).__name__}")
         values = loaded or {}
+    return trusted_config(values, overrides, str(path) if path else "--set", recipe=True)
+
+
+def trusted_config(values: dict[str, Any], overrides: Sequence[str], source: str, *, recipe: bool) -> RunConfig:
+    """Data (a recipe, or the configuration of a run folder) as a checked configuration, `overrides` laid over it.
+
+    Raises:
+        ConfigError: as `check_config`; or it names code outside of tokenskip that this user has not consented to.
+    """
+    said: dict[str, Any] = {}
     for override in overrides:
         lay_over(values, override)
-    return check_config(values, source=str(path) if path else "--set")
+        lay_over(said, override)
+    config = check_config(values, source)
+    check_trust(config, said, source, recipe=recipe)
+    return config
 
 
 def check_config(values: dict[str, Any], source: str) -> RunConfig:

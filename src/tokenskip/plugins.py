@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenskip.commands.trust import is_ours
 from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.models import check_adapter, check_context, load_model, load_tokenizer, resolve_model
@@ -64,10 +65,41 @@ def load(kind: str, name: str, table: dict[str, str]) -> Any:
         if error.name and not module_name.startswith(error.name):
             raise ConfigError(f"{kind} {name!r} needs the package {error.name!r}: pip install {error.name}") from None
         raise ConfigError(f"{kind} {name!r}: there is no module {module_name!r} to import") from None
+    except Exception as error:  # a module of the user's may raise anything when it is imported
+        raise ConfigError(
+            f"{kind} {name!r}: importing {module_name!r} raised {type(error).__name__}: {error}"
+        ) from error
     try:
-        return getattr(module, attribute)
+        plugin = getattr(module, attribute)
     except AttributeError:
         raise ConfigError(f"{kind} {name!r}: module {module_name!r} has no {attribute!r}") from None
+    if kind in METHODS:
+        _check_plugin(kind, name, plugin, module_name)
+    return plugin
+
+
+METHODS = {"task": ("problems", "extract", "grade"), "backend": ("generate", "close"), "scorer": ("score",)}
+"""What an object of each kind can do, as the protocols in `types` say."""
+
+
+def _check_plugin(kind: str, name: str, plugin: Any, module: str) -> None:
+    """ConfigError unless `plugin` is a class of its kind, or a function of the same package that makes one.
+
+    What a module has merely imported (`os`, `subprocess.run`) is no plug-in of it.
+    """
+    defined_in = str(getattr(plugin, "__module__", "")).partition(".")[0]
+    if not (inspect.isclass(plugin) or inspect.isfunction(plugin)) or defined_in != module.partition(".")[0]:
+        raise ConfigError(f"{kind} {name!r} is no class or function of the package {module.partition('.')[0]!r}")
+    if inspect.isclass(plugin):
+        _check_methods(kind, name, plugin)
+    elif is_ours(kind, name):
+        raise ConfigError(f"{kind} {name!r} is a function: our own are classes")
+
+
+def _check_methods(kind: str, name: str, made: Any) -> None:
+    missing = [method for method in METHODS[kind] if not callable(getattr(made, method, None))]
+    if missing:
+        raise ConfigError(f"{kind} {name!r} is no {kind}: it has no method {' and no '.join(missing)}")
 
 
 def check_backend(config: RunConfig) -> None:
@@ -124,6 +156,7 @@ def make_backend(
         check_context(config.model, len(prompts.prompt("").token_ids), config.generate.max_new_tokens)
         chosen["model"] = load_model(config.model, adapter)
     made: Backend = factory(**chosen, **config.generate.options)
+    _check_methods("backend", config.generate.backend, made)
     return made
 
 
@@ -174,6 +207,7 @@ def make_scorer(config: RunConfig, prompts: Prompts | None) -> Scorer:
         provided["model"] = settings.model
     chosen = {name: value for name, value in provided.items() if name in wanted}
     scorer: Scorer = factory(**chosen, **settings.options)
+    _check_methods("scorer", settings.scorer, scorer)
     return scorer
 
 

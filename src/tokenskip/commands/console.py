@@ -43,16 +43,13 @@ def run_stage(
 
 def read_recipe(recipe: Path, overrides: list[str], limit: int | None) -> Any:
     """The configuration of a recipe file, of a shipped recipe's name, or of a run folder's `config.json`."""
-    from tokenskip.config import check_config, lay_over, load_recipe
+    from tokenskip.config import load_recipe, trusted_config
     from tokenskip.store import read_manifest
 
     if limit is not None:
         overrides = [*overrides, f"task.train_limit={limit}", f"task.test_limit={limit}"]
     if recipe.name == "config.json":
-        values = read_manifest(recipe.parent)["config"]
-        for override in overrides:
-            lay_over(values, override)
-        return check_config(values, str(recipe))
+        return trusted_config(read_manifest(recipe.parent)["config"], overrides, str(recipe), recipe=False)
     shipped = Path(__file__).parents[1] / "recipes"
     if not recipe.exists() and (shipped / f"{recipe}.yaml").exists():
         recipe = shipped / f"{recipe}.yaml"

@@ -15,7 +15,7 @@ from tokenskip.commands.outputs import check_file, writing
 from tokenskip.config import RunConfig, TaskConfig, check_config, lay_over
 from tokenskip.errors import ConfigError, DataError
 from tokenskip.generation.grade import grade_rows
-from tokenskip.jsonl import UniqueIds, read_jsonl, text_field
+from tokenskip.jsonl import UniqueIds, optional_text, read_jsonl, text_field
 from tokenskip.models import load_tokenizer
 from tokenskip.plugins import check_scorer, make_scorer, needs_prompts
 from tokenskip.progress import Progress
@@ -185,7 +185,5 @@ def read_chains(source: Path) -> Iterator[Trajectory]:
         cot = row.get("cot")
         if not isinstance(cot, str):
             raise DataError(f"{where}: field 'cot' must be text; fields here: {', '.join(row)}")
-        question, answer = row.get("question") or "", row.get("answer") or ""
-        yield Trajectory(
-            id=id, question=str(question), gold=str(answer), cot=cot, tail=f"\n\n{answer}" if answer else ""
-        )
+        question, answer = (optional_text(row, name, where) or "" for name in ("question", "answer"))
+        yield Trajectory(id=id, question=question, gold=answer, cot=cot, tail=f"\n\n{answer}" if answer else "")

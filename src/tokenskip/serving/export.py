@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from tokenskip.commands.outputs import check_folder, new_folder
-from tokenskip.config import RunConfig, check_config
+from tokenskip.config import RunConfig, trusted_config
 from tokenskip.errors import ConfigError, RunError, StageError, unknown_name
 from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
 from tokenskip.prompts import Prompts, mark_question
@@ -46,7 +46,7 @@ def export(run: Path, format: str, out: Path) -> int:
     if not (run / TRAIN).exists():
         raise StageError(f"{run} has no {TRAIN}: run `tokenskip prune {run}` first")
     check_folder(out)
-    config = check_config(read_manifest(run)["config"], str(run))
+    config = trusted_config(read_manifest(run)["config"], (), str(run / "config.json"), recipe=False)
     prompts = Prompts(load_tokenizer(config.model), config.prompt)
     with new_folder(out) as draft:
         return FORMATS[format](read_rows(run / TRAIN), draft, prompts, config)
