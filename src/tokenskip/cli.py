@@ -37,7 +37,17 @@ USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """click's `UsageError`, of the click that this typer uses: newer ones bring their own."""
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)
-"""A disk that is full, read-only or failing, or a file that somebody removed: not bugs, wherever they are met."""
+DISK_ERRORS += (
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOTEMPTY,
+    errno.ESTALE,
+    errno.ENXIO,
+)
+"""A disk that is full, read-only or failing, a name that it does not take, or a file that somebody removed: not bugs,
+wherever they are met."""
 
 
 def main() -> None:
@@ -59,7 +69,8 @@ def main() -> None:
     except OSError as error:
         if error.errno not in DISK_ERRORS or (not error.filename and error.errno == errno.ENOENT):
             raise
-        where = f" {error.filename}" if error.filename else ""
+        name = str(error.filename or "")
+        where = f" {name[:80]}…" if len(name) > 80 else f" {name}" if name else ""
         _fail(f"cannot use the file{where}: {error.strerror}; what is written is kept, the same command goes on", 2)
 
 

@@ -205,10 +205,14 @@ class RunFolder:
             StageError: a file is missing; the message names the command that makes it.
         """
         readers = [read_rows(self.require(name)) for name in (TRAJECTORIES, *columns)]
-        for rows in zip(*readers, strict=True):
-            trajectory = trajectory_from_row(rows[0])
-            for row in rows[1:]:
-                assert row["id"] == trajectory.id, f"{self.path}: rows of {columns} do not belong together"
+        for number, first in enumerate(readers[0], start=1):
+            trajectory = trajectory_from_row(first)
+            for name, reader in zip(columns, readers[1:], strict=True):
+                row = next(reader, None)
+                if row is None:
+                    raise RunError(f"{self.path / name} has only {number - 1} rows: finish the command that makes it")
+                if row["id"] != trajectory.id:
+                    raise RunError(f"{self.path / name} line {number} belongs to another row: make that file again")
                 trajectory = _with_column(trajectory, row)
             yield trajectory
 
@@ -259,7 +263,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise RunError(f"{file} was not written by tokenskip: choose another --out")
     writer = (manifest.get("versions") or {}).get("tokenskip") or "of another version"
     apart = f"{file} was written by tokenskip {writer}, and this is {version('tokenskip')}"
-    if manifest.get("format", 0) > FORMAT:
+    layout = manifest.get("format", 0)
+    if not isinstance(layout, int) or layout > FORMAT:
         raise RunError(f"{apart}, which cannot read it: update, or choose another --out")
     try:
         manifest["config"] = check_config(manifest["config"], str(file)).model_dump(mode="json")
@@ -283,12 +288,33 @@ def repair(file: Path) -> int:
     return lines
 
 
+class StoredRow(dict[str, Any]):
+    """A row of one of our files; a field that it lacks is not a bug but damage, named with its place."""
+
+    where: str
+
+    def __missing__(self, field: str) -> Any:
+        raise RunError(f"{self.where} is damaged: it has no {field!r}; remove that file to have it made again")
+
+
 def read_rows(file: Path) -> Iterator[Row]:
-    """The rows of one of our own JSONL files; a torn last line is not a row."""
-    with file.open(encoding="utf-8") as handle:
-        for line in handle:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    """The rows of one of our own JSONL files; a torn last line is not a row.
+
+    Raises:
+        RunError: the file cannot be read, or a line of it is damaged.
+    """
+    number = 0
+    try:
+        with file.open(encoding="utf-8") as handle:
+            for number, line in enumerate(handle, start=1):
+                if line.endswith("\n"):
+                    row = StoredRow(json.loads(line))
+                    row.where = f"{file} line {number}"
+                    yield row
+    except OSError as error:
+        raise RunError(f"{file} cannot be read: {error.strerror or error}") from None
+    except (ValueError, TypeError, RecursionError):  # no UTF-8, no JSON, no object
+        raise RunError(f"{file} line {number} is damaged: remove that file to have it made again") from None
 
 
 def dump_row(row: Row) -> str:
@@ -335,8 +361,15 @@ def _shallow(record: Trajectory | Grade | Pruned) -> Row:
 
 def trajectory_from_row(row: Row) -> Trajectory:
     """The inverse of `trajectory_row`."""
-    grade = row.get("grade")
-    return Trajectory(**{**row, "grade": Grade(**grade) if grade else None})
+    try:
+        grade = row["grade"]
+        made = Trajectory(**{**row, "grade": Grade(**grade) if grade else None})
+    except TypeError as error:
+        raise RunError(f"{getattr(row, 'where', 'a row')} is damaged: {error}") from None
+    for name in ("id", "question", "gold", "head", "cot", "tail"):
+        if not isinstance(getattr(made, name), str):
+            raise RunError(f"{getattr(row, 'where', 'a row')} is damaged: {name!r} is no text")
+    return made
 
 
 def scores_row(trajectory: Trajectory) -> Row:

@@ -153,14 +153,19 @@ def load_map(folder: RunFolder) -> RatioMap:
     """The map that `tokenskip calibrate` measured for the run's adapter.
 
     Raises:
-        StageError: the run was not calibrated.
+        StageError: the run was not calibrated, or the file is damaged.
     """
     file = folder.file(CALIBRATION)
     if not file.exists():
         raise StageError(f"{folder.path} has no {CALIBRATION} yet: run `tokenskip calibrate {folder.path}` first")
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    knots = tuple((asked, prompted) for asked, prompted in stored["knots"])
-    return RatioMap(knots, stored["clamp"], stored.get("steps", False))
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        knots = tuple((float(asked), float(prompted)) for asked, prompted in stored["knots"])
+        if not knots:
+            raise ValueError
+        return RatioMap(knots, bool(stored["clamp"]), bool(stored.get("steps", False)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise StageError(f"{file} is damaged: remove it and run `tokenskip calibrate {folder.path}` again") from None
 
 
 def prompt_of(bench: Bench, arm: Arm, ratio: float, problem: Problem) -> Prompt:
