@@ -22,9 +22,11 @@ PACKAGE = REPOSITORY / "src" / "tokenskip"
 
 LAYERS = (
     ("errors", "types", "progress", "distributed"),
+    ("disk",),
     ("arms", "config", "ratio", "tokens", "jsonl", "commands.trust"),
     ("prompts", "evaluation.stats", "generation.math_verify", "generation.math_verify_worker", "generation.answers"),
     ("pruning.equations", "pruning.atoms", "pruning.chain", "pruning.corpus", "evaluation.metrics", "training.muon"),
+    ("layout",),
     ("client", "embedded", "models", "store", "tracking", "weights"),
     ("plugins", "engine", "commands.outputs"),
     ("backends", "scorers", "tasks"),

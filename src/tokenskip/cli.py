@@ -36,16 +36,8 @@ app = typer.Typer(
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """click's `UsageError`, of the click that this typer uses: newer ones bring their own."""
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)
-DISK_ERRORS += (
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENOTEMPTY,
-    errno.ESTALE,
-    errno.ENXIO,
-)
+_DISK = "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ENOENT ENAMETOOLONG ELOOP ENOTDIR EISDIR ENOTEMPTY ESTALE ENXIO"
+DISK_ERRORS = tuple(getattr(errno, name) for name in _DISK.split())
 """A disk that is full, read-only or failing, a name that it does not take, or a file that somebody removed: not bugs,
 wherever they are met."""
 
@@ -138,7 +130,7 @@ app.command()(prune)
 @app.command()
 def train(run_dir: RunDir, set_: Set = None) -> None:
     """Stage 6: fine-tune the target model on the pruned chains."""
-    run_stage("train", run_dir, None, set_)
+    run_stage("train", run_dir, None, set_, then="controls")
 
 
 app.command()(rounds)
@@ -171,16 +163,17 @@ def distill(
     option: Annotated[list[str] | None, typer.Option(help="key=value or TEACHER.key=value; may repeat.")] = None,
 ) -> None:
     """Train a compressor of your own on a run's chains; use it as --set score.scorer=llmlingua2 score.model=DIR."""
-    from tokenskip import pipeline
     from tokenskip.config import lay_over
+    from tokenskip.run import Run
+    from tokenskip.training.teachers import distill_run
 
     options: dict[str, Any] = {}
     for one in option or []:
         lay_over(options, one)
     config = read_recipe(run_dir / "config.json", [], None)
-    with bars() as progress, pipeline.Run(run_dir, config, progress) as job:
+    with bars() as progress, Run(run_dir, config, progress) as run:
         teachers = teacher or ["goal_gradient"]
-        metrics = pipeline.distill(job, teachers, output, encoder=encoder, epochs=epochs, pool=pool, **options)
+        metrics = distill_run(run, teachers, output, encoder=encoder, epochs=epochs, pool=pool, **options)
     rank = metrics["held_out_spearman"]
     agreement = "not measured" if rank is None else f"{rank:.3f}"
     say(f"{metrics['n_parameters']:,} parameters, rank correlation on unseen chains: {agreement}")
@@ -214,8 +207,8 @@ app.command()(export)
 def _run_all(config: Any, out: Path) -> None:
     from tokenskip import pipeline
 
-    with bars() as progress, pipeline.Run(out, config, progress) as job:
-        pipeline.run(job)
+    with bars() as progress, pipeline.Run(out, config, progress) as run:
+        pipeline.run(run)
     _show_results(out)
 
 

@@ -202,6 +202,26 @@ class EvaluateConfig(Section):
         return {name: {**arm, "name": name} if isinstance(arm, dict) else arm for name, arm in given.items()}
 
 
+class CalibrateConfig(Section):
+    """`tokenskip calibrate` as a part of `tokenskip run`. `calibrate: 300` is short for `calibrate: {n: 300}`."""
+
+    n: int = Field(0, ge=0, description="development problems, half to fit, half to check; 0: no calibration")
+    grid: tuple[Ratio, ...] = Field((), description="prompted ratios to measure; none: the trained, and some between")
+    clamp: bool = Field(False, description="out of reach: the nearest instead of an error")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        return {"n": given} if isinstance(given, int) and not isinstance(given, bool) else given
+
+    @field_validator("n")
+    @classmethod
+    def _enough(cls, n: int) -> int:
+        if 0 < n < 20:
+            raise ValueError("at least 20 development problems, or 0 for no calibration")
+        return n
+
+
 class EngineConfig(Section):
     """Where generate, score and evaluate run; changes no row. `engine: ray` is short for `engine: {name: ray}`."""
 
@@ -225,6 +245,7 @@ class RunConfig(Section):
     prune: PruneConfig = PruneConfig()
     train: TrainConfig = TrainConfig()
     rounds: RoundsConfig = RoundsConfig()
+    calibrate: CalibrateConfig = CalibrateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     engine: EngineConfig = EngineConfig()
 
@@ -264,21 +285,11 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
         if not isinstance(loaded or {}, dict):
             raise ConfigError(f"{path} must hold sections such as 'model:' and 'task:', not a {type(loaded).__name__}")
         values = loaded or {}
-    return trusted_config(values, overrides, str(path) if path else "--set", recipe=True)
-
-
-def trusted_config(values: dict[str, Any], overrides: Sequence[str], source: str, *, recipe: bool) -> RunConfig:
-    """Data (a recipe, or the configuration of a run folder) as a checked configuration, `overrides` laid over it.
-
-    Raises:
-        ConfigError: as `check_config`; or it names code outside of tokenskip that this user has not consented to.
-    """
-    said: dict[str, Any] = {}
     for override in overrides:
         lay_over(values, override)
-        lay_over(said, override)
+    source = str(path) if path else "--set"
     config = check_config(values, source)
-    check_trust(config, said, source, recipe=recipe)
+    check_trust(config, overrides, source, recipe=True)
     return config
 
 

@@ -13,7 +13,7 @@ Code that comes with a model runs when a recipe or the command line says `model.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tokenskip.errors import ConfigError
@@ -59,20 +59,25 @@ def foreign_code(config: Any) -> Iterator[tuple[str, str]]:
         yield "generate.options.trust_remote_code", config.model.path
 
 
-def check_trust(config: Any, said: Mapping[str, Any], source: str, *, recipe: bool) -> None:
+def check_trust(config: Any, overrides: Sequence[str], source: str, *, recipe: bool) -> None:
     """Nothing, where all foreign code that a configuration names is trusted by this user.
 
-    `said` are the values that the user gave besides the data (by --set), nested as in a recipe; `recipe` says that the
-    data is a recipe, whose `trust_remote_code` counts, and no run folder.
+    `overrides` are what the user laid over the data (--set); `recipe` says that the data is a recipe, whose
+    `trust_remote_code` counts, and no run folder.
 
     Raises:
         ConfigError: says what would run, and what to type.
     """
+    said = {override.partition("=")[0].strip() for override in overrides}
     trusted = {name.strip() for name in os.environ.get(VARIABLE, "").split(",")}
     for place, name in foreign_code(config):
         remote = place.endswith("trust_remote_code")
         package = name if remote else name.partition(":")[0].partition(".")[0]
-        if _at(said, place) is not None or package in trusted or name.partition(":")[0] in trusted:
+        if (
+            any(f"{place}.".startswith(f"{key}.") for key in said)
+            or package in trusted
+            or name.partition(":")[0] in trusted
+        ):
             continue
         if remote and recipe:
             continue

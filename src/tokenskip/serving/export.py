@@ -21,11 +21,11 @@ from typing import Any
 import yaml
 
 from tokenskip.commands.outputs import check_folder, new_folder
-from tokenskip.config import RunConfig, trusted_config
+from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, RunError, StageError, unknown_name
 from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
 from tokenskip.prompts import Prompts, mark_question
-from tokenskip.store import TRAIN, Row, dump_row, read_manifest, read_rows
+from tokenskip.store import TRAIN, Row, dump_row, read_rows, run_config
 
 DATASET = "tokenskip"
 """The name of the data set in LLaMA-Factory's dataset_info.json."""
@@ -46,7 +46,7 @@ def export(run: Path, format: str, out: Path) -> int:
     if not (run / TRAIN).exists():
         raise StageError(f"{run} has no {TRAIN}: run `tokenskip prune {run}` first")
     check_folder(out)
-    config = trusted_config(read_manifest(run)["config"], (), str(run / "config.json"), recipe=False)
+    config = run_config(run)
     prompts = Prompts(load_tokenizer(config.model), config.prompt)
     with new_folder(out) as draft:
         return FORMATS[format](read_rows(run / TRAIN), draft, prompts, config)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenskip.commands.outputs import new_folder
-from tokenskip.config import ModelConfig, RunConfig, trusted_config
+from tokenskip.commands.trust import check_trust
+from tokenskip.config import ModelConfig, RunConfig, check_config
 from tokenskip.embedded import adapter_path
 from tokenskip.errors import ModelError, RunError
 from tokenskip.models import EMBEDDED, check_adapter, is_whole, load_model, resolve_model
@@ -77,8 +78,9 @@ def find_adapter(source: str, base: str | None = None, dtype: str | None = None)
         values["model"] = {**values.get("model", {}), "path": base or _base_named_in(folder), "revision": None}
     if dtype:
         values["model"] = {**values["model"], "dtype": dtype}
-    settings = trusted_config(values, (), str(run / "config.json") if run else source, recipe=False)
-    trained = Trained(folder=folder, config=settings, run=run)
+    config = check_config(values, str(run or source))
+    check_trust(config, (), str(run or source), recipe=False)
+    trained = Trained(folder=folder, config=config, run=run)
     check_adapter(trained.folder, trained.config.model)
     return trained
 
