@@ -18,6 +18,7 @@ from tokenskip.commands.console import Limit, Out, RunDir, Set, bars, quiet, rea
 from tokenskip.commands.doctor import doctor
 from tokenskip.commands.export import export
 from tokenskip.commands.merge import merge
+from tokenskip.commands.outputs import check_folder
 from tokenskip.commands.playground import playground
 from tokenskip.commands.prune import prune
 from tokenskip.commands.push import push
@@ -167,6 +168,7 @@ def distill(
     from tokenskip.run import Run
     from tokenskip.training.teachers import distill_run
 
+    check_folder(output, or_empty=True)
     options: dict[str, Any] = {}
     for one in option or []:
         lay_over(options, one)

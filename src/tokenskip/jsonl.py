@@ -35,7 +35,7 @@ def read_jsonl(path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
                     empty = False
                     yield line, parse_object(text, f"{path} line {line}")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} line {line + 1} or behind: not UTF-8 text ({error.reason})") from None
+        raise DataError(f"{path} line {line + 1} or after: not UTF-8 text ({error.reason})") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     if empty:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def load_model(config: ModelConfig, adapter: Path | None = None, *, fold: bool =
     if adapter is not None and not whole:
         from peft import PeftModel
 
-        with reading(str(adapter), "the adapter cannot be loaded"):
+        with reading(str(adapter), "the adapter cannot be loaded"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a base that has moved: checked by its weights, above
             model = PeftModel.from_pretrained(model, str(adapter))
             model = model.merge_and_unload() if fold else model
     model = model.to(device).eval()
@@ -225,6 +227,7 @@ def _adapter_shapes(adapter: Path, config: ModelConfig) -> dict[str, tuple[int, 
             model = AutoModelForCausalLM.from_config(shape, trust_remote_code=config.trust_remote_code)
     with reading(str(adapter), f"the adapter does not fit {config.path}"):
         peft_config = PeftConfig.from_pretrained(str(adapter))
+        peft_config.base_model_name_or_path = None
         peft_config.init_lora_weights = False  # some inits compute with the base's weights, which are not there
         with torch.device("meta"):
             model = get_peft_model(model, peft_config)

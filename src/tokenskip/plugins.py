@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenskip.commands.trust import is_ours
 from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.models import check_adapter, check_context, load_model, load_tokenizer, resolve_model
@@ -50,10 +49,10 @@ _FOR_SCORERS = ("model", "tokenizer", "render", "batch_tokens", "seed", "device"
 
 
 def load(kind: str, name: str, table: dict[str, str]) -> Any:
-    """The class or factory that `name` stands for in `table`, or that `package.module:attr` points to.
+    """The class that `name` stands for in `table`, or that `package.module:attr` points to; an `answer_fn` is a function.
 
     Raises:
-        ConfigError: there is no such name, module or attribute.
+        ConfigError: there is no such name, module or attribute, or it is no class of that kind.
     """
     target = table.get(name, name)
     module_name, colon, attribute = target.partition(":")
@@ -79,25 +78,15 @@ def load(kind: str, name: str, table: dict[str, str]) -> Any:
 
 
 METHODS = {"task": ("problems", "extract", "grade"), "backend": ("generate", "close"), "scorer": ("score",)}
-"""What an object of each kind can do, as the protocols in `types` say."""
+"""What a class of each kind has, as the protocols in `types` say."""
 
 
 def _check_plugin(kind: str, name: str, plugin: Any, module: str) -> None:
-    """ConfigError unless `plugin` is a class of its kind, or a function of the same package that makes one.
-
-    What a module has merely imported (`os`, `subprocess.run`) is no plug-in of it.
-    """
-    defined_in = str(getattr(plugin, "__module__", "")).partition(".")[0]
-    if not (inspect.isclass(plugin) or inspect.isfunction(plugin)) or defined_in != module.partition(".")[0]:
-        raise ConfigError(f"{kind} {name!r} is no class or function of the package {module.partition('.')[0]!r}")
-    if inspect.isclass(plugin):
-        _check_methods(kind, name, plugin)
-    elif is_ours(kind, name):
-        raise ConfigError(f"{kind} {name!r} is a function: our own are classes")
-
-
-def _check_methods(kind: str, name: str, made: Any) -> None:
-    missing = [method for method in METHODS[kind] if not callable(getattr(made, method, None))]
+    """ConfigError unless `plugin` is a class of its kind that the named package defines, not one that it imports."""
+    package = module.partition(".")[0]
+    if not inspect.isclass(plugin) or plugin.__module__.partition(".")[0] != package:
+        raise ConfigError(f"{kind} {name!r} is no class of the package {package!r}")
+    missing = [method for method in METHODS[kind] if not callable(getattr(plugin, method, None))]
     if missing:
         raise ConfigError(f"{kind} {name!r} is no {kind}: it has no method {' and no '.join(missing)}")
 
@@ -157,7 +146,6 @@ def make_backend(
         check_context(config.model, len(prompts.prompt("").token_ids), config.generate.max_new_tokens)
         chosen["model"] = load_model(config.model, adapter)
     made: Backend = factory(**chosen, **config.generate.options)
-    _check_methods("backend", config.generate.backend, made)
     return made
 
 
@@ -208,7 +196,6 @@ def make_scorer(config: RunConfig, prompts: Prompts | None) -> Scorer:
         provided["model"] = settings.model
     chosen = {name: value for name, value in provided.items() if name in wanted}
     scorer: Scorer = factory(**chosen, **settings.options)
-    _check_methods("scorer", settings.scorer, scorer)
     return scorer
 
 
