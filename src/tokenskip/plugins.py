@@ -49,7 +49,7 @@ _FOR_SCORERS = ("model", "tokenizer", "render", "batch_tokens", "seed", "device"
 
 
 def load(kind: str, name: str, table: dict[str, str]) -> Any:
-    """The class that `name` stands for in `table`, or that `package.module:attr` points to; an `answer_fn` is a function.
+    """The class that `name` stands for in `table`, or `package.module:attr` points to; an `answer_fn` is a function.
 
     Raises:
         ConfigError: there is no such name, module or attribute, or it is no class of that kind.

@@ -72,7 +72,7 @@ def read_run(source: Path) -> Run:
         raise RunError(f"no {file}: give run folders (after `tokenskip report`) or results.json files") from None
     except OSError as error:
         raise RunError(f"{file} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is not a results file: {type(error).__name__}: {error}") from None
     return results | {"source": file}
 
