@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tokenskip.commands.trust import check_trust
-from tokenskip.config import RunConfig, check_config, lay_over
+from tokenskip.config import RunConfig, check_config
 from tokenskip.disk import write_atomically
 from tokenskip.errors import ConfigError, RunError
+from tokenskip.recipes import lay_over
 
 FORMAT = 2
 """Layout of a run folder; raised when older folders can no longer be read.

@@ -114,6 +114,11 @@ def load_model(config: ModelConfig, adapter: Path | None = None, *, fold: bool =
         with reading(str(adapter), "the adapter cannot be loaded"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a base that has moved: checked by its weights, above
             model = PeftModel.from_pretrained(model, str(adapter))
+            if adapts_tied_embeddings(model):
+                raise ModelError(
+                    f"{adapter} changes the embeddings, which are tied to the head of {config.path}: merged, it would "
+                    "change both; train it without embed_tokens and lm_head, or with train.method=full"
+                )
             model = model.merge_and_unload() if fold else model
     model = model.to(device).eval()
     for name, tensor in model.state_dict().items():
@@ -258,6 +263,15 @@ def _last_name(path: str) -> str:
     """`Qwen2.5-7B` of a hub id, of a folder, and of a folder of the hub's cache."""
     cached = re.search(r"models--[^/]*--([^/]+)/snapshots/", path)
     return (cached[1] if cached else Path(path).name).lower()
+
+
+def adapts_tied_embeddings(model: Any) -> bool:
+    """Whether a PEFT model has an adapter on embeddings that are the head's weights as well."""
+    base = model.get_base_model()
+    if not getattr(base.config.get_text_config(), "tie_word_embeddings", False):
+        return False
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    return any(hasattr(one, "base_layer") or hasattr(one, "modules_to_save") for one in ends)
 
 
 def check_context(config: ModelConfig, n_prompt: int, cap: int) -> None:

@@ -24,7 +24,8 @@ from tokenskip.commands.outputs import check_folder, new_folder
 from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, RunError, StageError, unknown_name
 from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
-from tokenskip.prompts import Prompts, mark_question
+from tokenskip.prompts import Prompts
+from tokenskip.serving.chat_template import mark_question
 from tokenskip.store import TRAIN, Row, dump_row, read_rows, run_config
 
 DATASET = "tokenskip"
