@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tokenskip.arms import ARMS, DEFAULT_ARMS, Arm, round_arm, round_number
+from tokenskip.commands.trust import check_trust
 from tokenskip.errors import ConfigError, shorten, unknown_name
 from tokenskip.ratio import Ratio
 from tokenskip.recipes import lay_over as lay_over
@@ -304,12 +305,15 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     """The checked configuration of a YAML recipe (None: all defaults) with `section.key=value` overrides on top.
 
     Raises:
-        ConfigError: no such file, not YAML, an unknown key, or a value that is not allowed.
+        ConfigError: no such file, not YAML, an unknown key, a value that is not allowed, or code that is not trusted.
     """
     values = read_recipe_file(path) if path is not None else {}
     for override in overrides:
         lay_over(values, override)
-    return check_config(values, source=str(path) if path else "--set")
+    source = str(path) if path else "--set"
+    config = check_config(values, source)
+    check_trust(config, overrides, source, recipe=True)
+    return config
 
 
 def check_config(values: dict[str, Any], source: str) -> RunConfig:

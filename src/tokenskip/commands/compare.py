@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from tokenskip.commands.console import say
+from tokenskip.commands.outputs import check_file
 from tokenskip.terminal import console
 
 
@@ -21,6 +22,7 @@ def compare(
     """Put runs side by side: one offline page and a table, with exact paired tests on the problems they share."""
     from tokenskip.report.compare import pairs, read_runs, terminal_table, write_page
 
+    check_file(output, runs)
     read = read_runs(runs)
     page = write_page(read, output)
     console().print(terminal_table(pairs(read), read[0]["name"]))

@@ -23,7 +23,7 @@ from tokenskip.config import PromptConfig
 from tokenskip.engine import Work
 from tokenskip.errors import DataError
 from tokenskip.generation.split import NO_ANSWER, TRUNCATED, split_completion
-from tokenskip.jsonl import UniqueIds, text_field
+from tokenskip.jsonl import UniqueIds, is_no_number, text_field
 from tokenskip.run import Run
 from tokenskip.store import COMPLETIONS, TRAJECTORIES, Row, grade_row, read_rows, trajectory_from_row
 from tokenskip.types import Grade, Task, Trajectory
@@ -93,8 +93,11 @@ def grade_rows(
         where = f"{source} line {line}"
         id = text_field(row, "id", where)
         ids.add(id, f"line {line}", source)
+        if is_no_number(row.get("gold")):
+            yield {"id": row["id"], "correct": None, "reason": f"the gold answer is {row['gold']}", "extracted": None}
+            continue
         gold = text_field(row, "gold", where)
-        if "output" in row and row["output"] in (None, ""):
+        if "output" in row and (row["output"] in (None, "") or is_no_number(row["output"])):
             output = ""
         elif isinstance(row.get("output"), (list, dict)):
             raise DataError(f"{where}: field 'output' must be text")

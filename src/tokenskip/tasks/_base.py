@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from tokenskip.config import TaskConfig
 from tokenskip.errors import ConfigError, DataError, unknown_name
 from tokenskip.generation.answers import compare, extract_answer
-from tokenskip.jsonl import UniqueIds, read_jsonl, text_field
+from tokenskip.jsonl import UniqueIds, check_is_text, is_no_number, parse_json, read_jsonl, text_field
 from tokenskip.types import Grade, Problem
 
 ROLES = ("id", "question", "gold", "level")
@@ -78,7 +78,7 @@ class RowsTask:
             id=text_field(row, id_field, where) if wanted_id else f"{split}-{number}",
             question=text_field(row, self.fields["question"], where),
             gold=self.gold(text_field(row, self.fields["gold"], where), where),
-            level=None if row.get(level_field) is None else str(row[level_field]),
+            level=None if row.get(level_field) is None or is_no_number(row[level_field]) else str(row[level_field]),
         )
 
     def gold(self, text: str, where: str) -> str:
@@ -133,8 +133,8 @@ def read_rows(source: str, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = json.loads(text)
+        check_is_text(path)
+        rows = parse_json(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DataError(f"{path} line {error.lineno}: malformed JSON ({error.msg}); is it a .jsonl file?") from None
     except (OSError, UnicodeDecodeError, RecursionError, ValueError) as error:
