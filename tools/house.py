@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "tokenskip"
 
 LAYERS = (
-    ("errors", "types", "progress", "distributed"),
+    ("errors", "types", "progress", "distributed", "hardware"),
     ("arms", "config", "ratio", "tokens", "jsonl"),
     ("prompts", "evaluation.stats", "generation.math_verify", "generation.math_verify_worker", "generation.answers"),
     ("pruning.equations", "pruning.atoms", "pruning.chain", "pruning.corpus", "evaluation.metrics", "training.muon"),
@@ -29,7 +29,15 @@ LAYERS = (
     ("plugins", "engine"),
     ("backends", "scorers", "tasks"),
     ("run",),
-    ("generation", "pruning", "training.train", "training.dataset", "training.distill"),
+    (
+        "generation",
+        "pruning",
+        "training.train",
+        "training.trainer",
+        "training.loss",
+        "training.dataset",
+        "training.distill",
+    ),
     ("evaluation", "training", "serving.merge"),
     ("report",),
     ("pipeline", "serving"),

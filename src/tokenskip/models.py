@@ -13,6 +13,7 @@ from typing import Any
 from tokenskip.config import ModelConfig
 from tokenskip.embedded import model_path
 from tokenskip.errors import ModelError
+from tokenskip.hardware import keep_memory
 
 EMBEDDED = "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
@@ -86,6 +87,7 @@ def load_model(config: ModelConfig, adapter: Path | None = None, *, fold: bool =
     import torch
     from transformers import AutoModelForCausalLM
 
+    keep_memory()
     source = resolve_model(config.path)
     is_peft = adapter is not None and (adapter / "adapter_config.json").exists()
     if adapter is not None and is_peft and not (adapter / "adapter_model.safetensors").exists():
@@ -117,20 +119,29 @@ def check_context(config: ModelConfig, n_prompt: int, cap: int) -> None:
 
     Reads the model's configuration only, so that it is told before weights are loaded.
     """
-    from transformers import AutoConfig
-
-    try:
-        found = AutoConfig.from_pretrained(
-            resolve_model(config.path), revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{config.path}: its configuration cannot be read: {_first_line(error)}") from None
+    found = _read_config(config)
     context = getattr(found, "max_position_embeddings", None)
     if context and n_prompt + cap > context:
         raise ModelError(
             f"{config.path} has a context of {context} tokens, too short for a prompt ({n_prompt} tokens without the "
             f"question) and generate.max_new_tokens={cap}: set that to less than {max(context - n_prompt, 1)}"
         )
+
+
+def model_width(config: ModelConfig) -> int:
+    """The model's hidden size, from its configuration alone; ModelError when that cannot be read."""
+    return int(_read_config(config).get_text_config().hidden_size)
+
+
+def _read_config(config: ModelConfig) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(
+            resolve_model(config.path), revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{config.path}: its configuration cannot be read: {_first_line(error)}") from None
 
 
 def pick_device(device: str) -> str:

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from typing import Any
 from tokenskip.config import ModelConfig, RunConfig
 from tokenskip.distributed import batch_split, local_rank, rank, world
 from tokenskip.errors import ConfigError, RunError, StageError
-from tokenskip.models import load_model, pick_device, resolve_model
+from tokenskip.hardware import NARROW, has_bf16
+from tokenskip.models import load_model, model_width, pick_device, resolve_model
 from tokenskip.progress import Advance, Progress
 from tokenskip.prompts import Prompts
 from tokenskip.store import ADAPTER, TRAIN, Row, RunFolder, read_rows
@@ -53,36 +54,47 @@ def train(folder: RunFolder, prompts: Prompts, progress: Progress) -> Path:
 
 
 def _fit(folder: RunFolder, rows: list[dict[str, list[int]]], prompts: Prompts, progress: Progress, out: Path) -> None:
-    from datasets import Dataset
-    from transformers import set_seed
-    from transformers.trainer_callback import PrinterCallback
-    from trl import SFTTrainer
-
     config = folder.config
     checkpoints = folder.file("checkpoints")
-    arguments = _arguments(config, checkpoints)  # joins the other processes, if there are any
-    set_seed(config.seed)
+    arguments = training_arguments(config, checkpoints)  # joins the other processes, if there are any
     model = load_model(_placed(config))
     with progress.stage("train", None) as advance:
         bar = _bar(advance)
-        model = _with_adapter(model, config)
-        trainer = SFTTrainer(
-            model=model,
-            optimizers=(_optimizer(model, config), None),
-            args=arguments,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=prompts.tokenizer,
-            callbacks=[bar],
-        )
-        trainer.remove_callback(PrinterCallback)
-        # Rows go in tokenised; should a later TRL filter or cut them, say so instead of training on less
-        assert len(trainer.train_dataset) == len(rows), "TRL dropped rows that we had checked"
+        trainer = make_trainer(model, rows, config, arguments, prompts.tokenizer, bar)
         trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
         if bar.stopped:
             raise KeyboardInterrupt
     _save(trainer, prompts, out)
     if not rank():
         shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def make_trainer(
+    model: Any, rows: Sequence[dict[str, list[int]]], config: RunConfig, arguments: Any, tokenizer: Any, *callbacks: Any
+) -> Any:
+    """The trainer of a loaded model on tokenised rows, with a fresh adapter where the configuration wants one."""
+    from datasets import Dataset
+    from transformers import set_seed
+    from transformers.trainer_callback import PrinterCallback
+
+    from tokenskip.training.trainer import Trainer
+
+    set_seed(arguments.seed)
+    model = _with_adapter(model, config)
+    if arguments.use_cpu and arguments.bf16:
+        _round_frozen(model)
+    trainer = Trainer(
+        model=model,
+        optimizers=(_optimizer(model, config), None),
+        args=arguments,
+        train_dataset=Dataset.from_list(list(rows)),
+        processing_class=tokenizer,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    # Rows go in tokenised; should a later TRL filter or cut them, say so instead of training on less
+    assert len(trainer.train_dataset) == len(rows), "TRL dropped rows that we had checked"
+    return trainer
 
 
 @contextmanager
@@ -102,14 +114,37 @@ def _disk_errors(path: Path) -> Iterator[None]:
 _DISK_ERROR = re.compile(r"PytorchStreamWriter|No space left|File too large|os error (?:5|27|28|30|122)\b")
 
 
+def uses_bf16(model: ModelConfig) -> bool:
+    """Whether products are taken in bf16 (autocast): as `model.dtype` says; with auto, where it is faster."""
+    device = pick_device(model.device)
+    if model.dtype != "auto":
+        return model.dtype == "bfloat16" or (model.dtype == "float16" and device != "cpu")
+    return has_bf16(device) and (device != "cpu" or model_width(model) >= NARROW)
+
+
 def _placed(config: RunConfig) -> ModelConfig:
-    """The model's settings in one of several processes: each has its accelerator; what is sharded starts on the CPU."""
-    if world() == 1 or config.model.device != "auto" or pick_device("auto") == "cpu":
-        return config.model
-    sharded = any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
-    device = "cpu" if sharded else f"{pick_device('auto')}:{local_rank()}"
-    dtype = "bfloat16" if config.model.dtype == "auto" else config.model.dtype
+    """The model's settings for training; what is trained is kept in float32, where small updates are not lost.
+
+    A LoRA adapter always is; the frozen weights beside it are in bf16 on an accelerator. Of several processes each has
+    its accelerator; what is sharded starts on the CPU.
+    """
+    device = pick_device(config.model.device)
+    whole = config.train.method == "full" or device == "cpu"
+    dtype = "float32" if whole else "bfloat16" if config.model.dtype == "auto" else config.model.dtype
+    if world() > 1 and config.model.device == "auto" and device != "cpu":
+        sharded = any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
+        device = "cpu" if sharded else f"{device}:{local_rank()}"
     return config.model.model_copy(update={"device": device, "dtype": dtype})
+
+
+def _round_frozen(model: Any) -> None:
+    """Keep the frozen matrices of a CPU's bf16 training in bf16: autocast would round them anew for every product."""
+    import torch
+
+    embedding = model.get_input_embeddings().weight  # maybe the head's as well
+    for module in model.modules():
+        if type(module) is torch.nn.Linear and not module.weight.requires_grad and module.weight is not embedding:
+            module.to(torch.bfloat16)
 
 
 def _rows(folder: RunFolder, prompts: Prompts) -> tuple[list[dict[str, list[int]]], int]:
@@ -166,15 +201,15 @@ def _optimizer(model: Any, config: RunConfig) -> Any:
     return Muon(model, config.train.learning_rate)
 
 
-def _arguments(config: RunConfig, checkpoints: Path) -> Any:
-    import torch
+def training_arguments(config: RunConfig, checkpoints: Path) -> Any:
+    """The trainer's arguments: the settings of `train`, and over them whatever `train.trainer` says."""
     from trl import SFTConfig
 
     settings = config.train
     split = batch_split(settings.batch_size, settings.accumulation, world())
     if split is None:
         raise ConfigError(f"train.batch_size={settings.batch_size} does not divide among {world()} processes")
-    on_cpu = config.model.device == "cpu" or not torch.accelerator.is_available()
+    on_cpu = pick_device(config.model.device) == "cpu"
     options: dict[str, Any] = {
         "output_dir": str(checkpoints),
         "per_device_train_batch_size": split[0],
@@ -192,7 +227,7 @@ def _arguments(config: RunConfig, checkpoints: Path) -> Any:
         "seed": config.seed,
         "data_seed": config.seed,
         "use_cpu": on_cpu,
-        "bf16": not on_cpu,
+        "bf16": uses_bf16(config.model),
         "activation_checkpointing": not on_cpu,
         "dataloader_pin_memory": not on_cpu,
     }

@@ -1,0 +1,108 @@
+"""Our training step is TRL's: the same loss and gradients, whatever the parts, threads and lengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from architectures import TEMPLATES, family_model
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
+
+from tokenskip.training import loss, trainer
+from tokenskip.training.loss import has_plain_head, summed_loss
+from tokenskip.training.trainer import Chains, split_batch
+
+
+def batch_of(lengths: list[int], vocabulary: int, prompt: int = 3) -> dict[str, torch.Tensor]:
+    """Random rows padded on the right, the first `prompt` tokens without a loss."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, vocabulary, (len(lengths), max(lengths)), generator=generator)
+    mask = (torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]).long()
+    labels = ids.where(mask.bool(), -100)
+    labels[:, :prompt] = -100
+    return {"input_ids": ids * mask, "attention_mask": mask, "labels": labels}
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_loss_and_gradients_are_those_of_the_models_logits(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss, "CHUNK", 7)
+    model = AutoModelForCausalLM.from_pretrained(family_model(family, tmp_path)).eval()
+    batch = batch_of([9, 30, 14, 5], model.config.vocab_size)
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    expected = cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="sum", ignore_index=-100)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    wanted = torch.autograd.grad(expected, weights)
+    assert has_plain_head(model) == (family != "gemma")  # its logits are capped
+    for largest in (1, 40, 10_000):
+        parts = split_batch(batch, largest)
+        losses = [summed_loss(model, part, plain=has_plain_head(model)) for part in parts]
+        torch.testing.assert_close(sum(losses), expected, rtol=1e-5, atol=1e-4)
+        for p, gradient in zip(wanted, torch.autograd.grad(sum(losses), weights), strict=True):
+            torch.testing.assert_close(gradient, p, rtol=1e-4, atol=1e-4)
+
+
+def test_parts_hold_every_row_once_with_little_padding() -> None:
+    lengths = [int(n) for n in torch.randint(20, 300, (24,), generator=torch.Generator().manual_seed(2))]
+    batch = batch_of(lengths, 50)
+    parts = split_batch(batch, 900)
+    rows = sorted(tuple(row[row != 0].tolist()) for part in parts for row in part["input_ids"])
+    assert rows == sorted(tuple(row[row != 0].tolist()) for row in batch["input_ids"])
+    assert all(part["input_ids"].numel() <= 900 for part in parts)
+    assert sum(part["input_ids"].numel() for part in parts) < 1.15 * sum(lengths) < 0.8 * batch["input_ids"].numel()
+    assert len(split_batch(batch, 10**6)) == 2  # a part for each of two cores
+    assert len(split_batch(batch_of([40], 50), 10)) == 1
+
+
+def chains_of(sizes: list[int]) -> list[str]:
+    return [f"chain {i}" for i, size in enumerate(sizes) for _ in range(size)]
+
+
+def epoch(chains: list[str], batch_size: int, seed: int, number: int = 0) -> list[int]:
+    sampler = Chains(chains, batch_size, seed)
+    sampler.set_epoch(number)
+    return list(sampler)
+
+
+@pytest.mark.parametrize("sizes", [[6] * 40, [6, 5, 6, 3, 1, 6, 2, 6] * 20, [7] * 9, [1] * 30, [30, 2, 30]])
+def test_every_row_once_and_chains_whole(sizes: list[int]) -> None:
+    chains = chains_of(sizes)
+    order = epoch(chains, 24, 0)
+    assert sorted(order) == list(range(len(chains)))
+    batches = [order[at : at + 24] for at in range(0, len(order), 24)]
+    split = sum(len({at for at, batch in enumerate(batches) if {chains[row] for row in batch} & {name}}) > 1
+                for name in set(chains))  # fmt: skip
+    assert split <= {6: 0, 7: 3, 1: 0, 30: 3}.get(sizes[0], 0) if len(set(sizes)) < 3 else split <= 4
+
+
+def test_order_follows_the_seed_and_the_epoch() -> None:
+    chains = chains_of([3] * 50)
+    orders = [epoch(chains, 24, seed, number) for seed in (0, 1) for number in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert epoch(chains, 24, 1, 1) == orders[3]
+
+
+def test_threads_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same adapter on one core and on three."""
+    import hashlib
+
+    from scripted_runs import recipe
+
+    from tokenskip import pipeline
+    from tokenskip.config import load_recipe
+
+    file = recipe(tmp_path, family_model("llama", tmp_path / "model"), train={"trainer": {"max_steps": 4}})
+    monkeypatch.setattr(trainer, "PART", 64 * 100)
+    digests = []
+    for n in (1, 3):
+        monkeypatch.setattr(trainer, "cores", lambda n=n: n)
+        with pipeline.Run(tmp_path / f"run{n}", load_recipe(file)) as job:
+            for stage in ("generate", "grade", "score", "prune", "train"):
+                getattr(pipeline, stage)(job)
+        weights: Any = (tmp_path / f"run{n}" / "adapter" / "adapter_model.safetensors").read_bytes()
+        digests.append(hashlib.sha256(weights).hexdigest())
+    assert digests[0] == digests[1]
