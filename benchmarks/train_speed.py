@@ -9,7 +9,8 @@ its own, so that its peak of resident memory is:
 - `float32`, `bf16`: ours, without and with autocast.
 
 `bf16_speedup`: tokens a second of `bf16` / `float32`; `speedup`: of `bf16` / `before`; `peak_rss_mib`: of `bf16`;
-`rss_share`: of that of `before_bf16`. The embedded shape is slower in bf16 and does not use it: `speedup` is of `float32`.
+`rss_share`: of that of `before_bf16`. The embedded shape does not use bf16, which is slower there: `speedup` is of
+`float32`.
 
     python benchmarks/train_speed.py --json train_speed.json
 """

@@ -106,3 +106,63 @@ def test_threads_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         weights: Any = (tmp_path / f"run{n}" / "adapter" / "adapter_model.safetensors").read_bytes()
         digests.append(hashlib.sha256(weights).hexdigest())
     assert digests[0] == digests[1]
+
+
+def trained(folder: Path, file: Path, *overrides: str, stop_at: int | None = None) -> str:
+    """The digest of the adapter that a recipe trains; `stop_at`: killed there and taken up again."""
+    import hashlib
+    import shutil
+
+    from tokenskip import pipeline
+    from tokenskip.config import load_recipe
+    from tokenskip.progress import Silent
+
+    class Interrupting(Silent):
+        """Ctrl-C after some steps."""
+
+        def stage(self, title: str, total: int | None) -> Any:
+            from contextlib import contextmanager
+
+            @contextmanager
+            def bar() -> Any:
+                done = 0
+
+                def advance(n: int, total: int | None = None) -> None:
+                    nonlocal done
+                    done += n
+                    if title == "train" and done == stop_at:
+                        raise KeyboardInterrupt
+
+                yield advance
+
+            return bar()
+
+    shutil.copytree(file.parent / "base", folder)
+    config = load_recipe(file, overrides)
+    if stop_at is not None:
+        with pytest.raises(KeyboardInterrupt), pipeline.Run(folder, config, Interrupting()) as job:
+            pipeline.train(job)
+        assert list((folder / "checkpoints").glob("checkpoint-*"))
+    with pipeline.Run(folder, config) as job:
+        pipeline.train(job)
+    return hashlib.sha256((folder / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("order", ["rows", "chains"])
+def test_a_seed_is_a_training(order: str, tmp_path: Path) -> None:
+    """One seed gives the same bytes, also where it was interrupted; two seeds give two trainings."""
+    from scripted_runs import recipe
+
+    from tokenskip import pipeline
+    from tokenskip.config import load_recipe
+
+    train = {"order": order, "dropout": 0.1, "batch_size": 4, "epochs": 2, "save_steps": 1000}
+    file = recipe(tmp_path, family_model("llama", tmp_path / "model"), train=train)
+    with pipeline.Run(tmp_path / "base", load_recipe(file)) as job:
+        for stage in ("generate", "grade", "score", "prune"):
+            getattr(pipeline, stage)(job)
+    first = trained(tmp_path / "a", file)
+    assert first == trained(tmp_path / "b", file, "train.seed=0")
+    assert first == trained(tmp_path / "c", file, stop_at=2)
+    assert first == trained(tmp_path / "d", file, stop_at=9)  # in the second epoch
+    assert first != trained(tmp_path / "e", file, "train.seed=1")

@@ -28,8 +28,10 @@ from tokenskip.prompts import Prompts
 from tokenskip.store import ADAPTER, TRAIN, Row, RunFolder, read_rows
 from tokenskip.tracking import tracked, trainer_options
 
+TokenisedRow = dict[str, list[int]]
 
-def tokenise_row(row: Row, prompts: Prompts) -> dict[str, list[int]]:
+
+def tokenise_row(row: Row, prompts: Prompts) -> TokenisedRow:
     """`input_ids` and `labels` of one row of `train.jsonl`; the prompt's labels are -100 (no loss)."""
     prompt = prompts.ids(prompts.text(row["prompt"], row["ratio"]))
     completion = prompts.completion_ids(row["completion"][0]["content"])
@@ -45,22 +47,29 @@ def train(folder: RunFolder, prompts: Prompts, progress: Progress) -> Path:
     out = folder.file(ADAPTER)
     if out.exists():
         return out
-    rows, n_long = _rows(folder, prompts)
+    rows, chains, n_long = _rows(folder, prompts)
     if not rows:
         raise StageError(f"{folder.path / TRAIN} has no usable rows ({n_long} longer than train.max_length)")
     with _disk_errors(folder.path), tracked(folder.path):
-        _fit(folder, rows, prompts, progress, out)
+        _fit(folder, rows, chains, prompts, progress, out)
     return out
 
 
-def _fit(folder: RunFolder, rows: list[dict[str, list[int]]], prompts: Prompts, progress: Progress, out: Path) -> None:
+def _fit(
+    folder: RunFolder,
+    rows: Sequence[TokenisedRow],
+    chains: Sequence[str],
+    prompts: Prompts,
+    progress: Progress,
+    out: Path,
+) -> None:
     config = folder.config
     checkpoints = folder.file("checkpoints")
     arguments = training_arguments(config, checkpoints)  # joins the other processes, if there are any
     model = load_model(_placed(config))
     with progress.stage("train", None) as advance:
         bar = _bar(advance)
-        trainer = make_trainer(model, rows, config, arguments, prompts.tokenizer, bar)
+        trainer = make_trainer(model, rows, config, arguments, prompts.tokenizer, bar, chains=chains)
         trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
         if bar.stopped:
             raise KeyboardInterrupt
@@ -70,9 +79,18 @@ def _fit(folder: RunFolder, rows: list[dict[str, list[int]]], prompts: Prompts, 
 
 
 def make_trainer(
-    model: Any, rows: Sequence[dict[str, list[int]]], config: RunConfig, arguments: Any, tokenizer: Any, *callbacks: Any
+    model: Any,
+    rows: Sequence[TokenisedRow],
+    config: RunConfig,
+    arguments: Any,
+    tokenizer: Any,
+    *callbacks: Any,
+    chains: Sequence[str] | None = None,
 ) -> Any:
-    """The trainer of a loaded model on tokenised rows, with a fresh adapter where the configuration wants one."""
+    """The trainer of a loaded model on tokenised rows, with a fresh adapter where the configuration wants one.
+
+    `chains`: the name of the chain that each row is cut from, for `train.order: chains`.
+    """
     from datasets import Dataset
     from transformers import set_seed
     from transformers.trainer_callback import PrinterCallback
@@ -84,6 +102,7 @@ def make_trainer(
     if arguments.use_cpu and arguments.bf16:
         _round_frozen(model)
     trainer = Trainer(
+        chains=chains if config.train.order == "chains" else None,
         model=model,
         optimizers=(_optimizer(model, config), None),
         args=arguments,
@@ -147,12 +166,12 @@ def _round_frozen(model: Any) -> None:
             module.to(torch.bfloat16)
 
 
-def _rows(folder: RunFolder, prompts: Prompts) -> tuple[list[dict[str, list[int]]], int]:
-    """The tokenised rows that fit `train.max_length`, and how many did not."""
-    limit = folder.config.train.max_length
-    tokenised = [tokenise_row(row, prompts) for row in read_rows(folder.require(TRAIN))]
-    fitting = [row for row in tokenised if len(row["input_ids"]) <= limit]
-    return fitting, len(tokenised) - len(fitting)
+def _rows(folder: RunFolder, prompts: Prompts) -> tuple[list[TokenisedRow], list[str], int]:
+    """The tokenised rows that fit `train.max_length`, the chain each is cut from, and how many did not fit."""
+    stored = list(read_rows(folder.require(TRAIN)))
+    tokenised = [tokenise_row(row, prompts) for row in stored]
+    fitting = [at for at, row in enumerate(tokenised) if len(row["input_ids"]) <= folder.config.train.max_length]
+    return [tokenised[at] for at in fitting], [stored[at]["id"] for at in fitting], len(stored) - len(fitting)
 
 
 def _last_checkpoint(checkpoints: Path) -> str | None:
@@ -224,8 +243,7 @@ def training_arguments(config: RunConfig, checkpoints: Path) -> Any:
         "logging_steps": 20,
         **trainer_options(settings.report_to, config.name),
         "disable_tqdm": True,
-        "seed": config.seed,
-        "data_seed": config.seed,
+        "seed": config.seed if settings.seed is None else settings.seed,
         "use_cpu": on_cpu,
         "bf16": uses_bf16(config.model),
         "activation_checkpointing": not on_cpu,
