@@ -229,6 +229,7 @@ def training_arguments(config: RunConfig, checkpoints: Path) -> Any:
     if split is None:
         raise ConfigError(f"train.batch_size={settings.batch_size} does not divide among {world()} processes")
     on_cpu = pick_device(config.model.device) == "cpu"
+    seed = config.seed if settings.seed is None else settings.seed
     options: dict[str, Any] = {
         "output_dir": str(checkpoints),
         "per_device_train_batch_size": split[0],
@@ -243,7 +244,8 @@ def training_arguments(config: RunConfig, checkpoints: Path) -> Any:
         "logging_steps": 20,
         **trainer_options(settings.report_to, config.name),
         "disable_tqdm": True,
-        "seed": config.seed if settings.seed is None else settings.seed,
+        "seed": seed,
+        "data_seed": seed,
         "use_cpu": on_cpu,
         "bf16": uses_bf16(config.model),
         "activation_checkpointing": not on_cpu,
