@@ -22,11 +22,14 @@ PACKAGE = REPOSITORY / "src" / "tokenskip"
 
 LAYERS = (
     ("errors", "types", "progress", "distributed", "hardware"),
-    ("arms", "config", "ratio", "tokens", "jsonl"),
-    ("prompts", "evaluation.stats", "generation.math_verify", "generation.math_verify_worker", "generation.answers"),
+    ("disk",),
+    ("arms", "config", "ratio", "recipes", "serving.arguments", "tokens", "jsonl"),
+    ("serving.chat_template", "prompts", "evaluation.stats"),
+    ("generation.math_verify", "generation.math_verify_worker", "generation.answers"),
     ("pruning.equations", "pruning.atoms", "pruning.chain", "pruning.corpus", "evaluation.metrics", "training.muon"),
+    ("layout",),
     ("client", "embedded", "models", "store", "tracking"),
-    ("plugins", "engine"),
+    ("plugins", "engine", "training.check"),
     ("backends", "scorers", "tasks"),
     ("run",),
     (

@@ -127,7 +127,7 @@ def trained(folder: Path, file: Path, *overrides: str, stop_at: int | None = Non
             def bar() -> Any:
                 done = 0
 
-                def advance(n: int, total: int | None = None) -> None:
+                def advance(n: int, **_: Any) -> None:
                     nonlocal done
                     done += n
                     if title == "train" and done == stop_at:
@@ -166,3 +166,52 @@ def test_a_seed_is_a_training(order: str, tmp_path: Path) -> None:
     assert first == trained(tmp_path / "c", file, stop_at=2)
     assert first == trained(tmp_path / "d", file, stop_at=9)  # in the second epoch
     assert first != trained(tmp_path / "e", file, "train.seed=1")
+
+
+@pytest.mark.parametrize(
+    ("device", "method", "dtype", "weights", "bf16"),
+    [
+        ("cuda", "full", "auto", "float32", True),
+        ("cuda", "full", "bfloat16", "float32", True),
+        ("cuda", "full", "float32", "float32", False),
+        ("cuda", "lora", "auto", "bfloat16", True),
+        ("cuda", "lora", "float32", "float32", False),
+        ("cpu", "full", "auto", "float32", False),  # the embedded model is too narrow for bf16 to pay
+        ("cpu", "lora", "bfloat16", "float32", True),
+        ("cpu", "lora", "float32", "float32", False),
+    ],
+)
+def test_what_is_trained_is_kept_in_float32(
+    device: str, method: str, dtype: str, weights: str, bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokenskip.config import check_config
+    from tokenskip.training import train
+
+    monkeypatch.setattr(train, "pick_device", lambda _: device)
+    monkeypatch.setattr(train, "has_bf16", lambda _: True)
+    config = check_config({"model": {"dtype": dtype}, "train": {"method": method}}, "test")
+    assert train._placed(config).dtype == weights
+    assert train.uses_bf16(config.model) == bf16
+    wide = config.model.model_copy(update={"dtype": "auto"})
+    monkeypatch.setattr(train, "model_width", lambda _: 576)
+    assert train.uses_bf16(wide)
+
+
+def test_frozen_matrices_of_a_bf16_training_are_rounded_once(tmp_path: Path) -> None:
+    """The loss in bf16 is near that in float32, and the adapter's weights stay in float32."""
+    from peft import LoraConfig, get_peft_model
+
+    from tokenskip.training.train import _round_frozen
+
+    model = AutoModelForCausalLM.from_pretrained(family_model("qwen2", tmp_path)).eval()
+    batch = batch_of([9, 30], model.config.vocab_size)
+    expected = summed_loss(model, batch, plain=True)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    _round_frozen(adapted)
+    assert {p.dtype for p in adapted.parameters() if p.requires_grad} == {torch.float32}
+    rounded = [p for p in adapted.parameters() if p.dtype == torch.bfloat16 and p.ndim == 2]
+    assert len(rounded) == 14  # seven matrices in each of two layers
+    with torch.autocast("cpu", torch.bfloat16):
+        assert has_plain_head(adapted.get_base_model())
+        found = summed_loss(adapted.get_base_model(), batch, plain=True)
+    assert found.item() == pytest.approx(expected.item(), rel=0.02)
