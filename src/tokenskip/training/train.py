@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tokenskip import tracking
 from tokenskip.config import ModelConfig, RunConfig
 from tokenskip.distributed import batch_split, local_rank, rank, world
 from tokenskip.errors import ConfigError, RunError, StageError
@@ -78,6 +79,7 @@ def _fit(
     progress: Progress,
     out: Path,
 ) -> None:
+    tracking.switch_telemetry_off()  # before TRL is imported
     config = folder.config
     checkpoints = folder.file("checkpoints")
     arguments = training_arguments(config, checkpoints)  # joins the other processes, if there are any
