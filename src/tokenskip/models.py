@@ -13,7 +13,7 @@ from typing import Any
 from tokenskip.config import ModelConfig
 from tokenskip.embedded import model_path
 from tokenskip.errors import ModelError
-from tokenskip.hardware import keep_memory
+from tokenskip.training.hardware import keep_memory
 
 EMBEDDED = "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")

@@ -22,7 +22,6 @@ from tokenskip import tracking
 from tokenskip.config import ModelConfig, RunConfig
 from tokenskip.distributed import batch_split, local_rank, rank, world
 from tokenskip.errors import ConfigError, RunError, StageError
-from tokenskip.hardware import NARROW, has_bf16
 from tokenskip.models import load_model, model_width, pick_device, resolve_model
 from tokenskip.progress import Advance, Progress
 from tokenskip.prompts import Prompts
@@ -30,6 +29,7 @@ from tokenskip.run import Run
 from tokenskip.store import ADAPTER, TRAIN, Row, RunFolder, read_rows
 from tokenskip.tracking import tracked, trainer_options
 from tokenskip.training.check import checkpointing_key
+from tokenskip.training.hardware import NARROW, has_bf16
 
 
 def run(run: Run) -> None:
