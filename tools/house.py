@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "tokenskip"
 
 LAYERS = (
-    ("errors", "types", "progress", "distributed", "terminal", "generation.bounded"),
+    ("errors", "types", "progress", "distributed", "training.hardware", "terminal", "generation.bounded"),
     ("disk",),
     ("arms", "config", "ratio", "recipes", "serving.arguments", "tokens", "jsonl", "commands.trust"),
     ("serving.chat_template", "prompts", "evaluation.stats"),
@@ -32,7 +32,15 @@ LAYERS = (
     ("plugins", "engine", "training.check", "commands.outputs"),
     ("backends", "scorers", "tasks"),
     ("run",),
-    ("generation", "pruning", "training.train", "training.dataset", "training.distill"),
+    (
+        "generation",
+        "pruning",
+        "training.train",
+        "training.trainer",
+        "training.loss",
+        "training.dataset",
+        "training.distill",
+    ),
     ("evaluation", "training", "serving.merge"),
     ("report",),
     ("pipeline", "serving"),

@@ -51,7 +51,9 @@ class ModelConfig(Section):
 
     path: str = Field("embedded", description="'embedded', a local folder, or a hub id")
     revision: str | None = Field(None, description="hub revision")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: float32 on CPU")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: float32 on CPU, where training takes products in bf16 if that is faster"
+    )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
     trust_remote_code: bool = Field(False, description="run code that comes with the model; off unless you say so")
 
@@ -146,6 +148,10 @@ class TrainConfig(Section):
     batch_size: int = Field(8, ge=1, description="effective batch: sequences per optimiser step over all devices")
     accumulation: int = Field(1, ge=1, description="micro-batches per step; must divide batch_size")
     max_length: int = Field(2048, ge=8, description="longer rows are counted and left out, never cut")
+    order: Literal["rows", "chains"] = Field(
+        "rows", description="rows: all shuffled; chains: chains shuffled, the ratios of a chain in one batch"
+    )
+    seed: int | None = Field(None, ge=0, description="of order, first LoRA weights and dropout; None: the run's")
     save_steps: int = Field(200, ge=1, description="steps between checkpoints")
     report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = Field(
         (), description="trackers that get the training's curve and the results, such as [tensorboard]"

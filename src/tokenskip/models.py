@@ -14,6 +14,7 @@ from typing import Any
 from tokenskip.config import ModelConfig
 from tokenskip.embedded import model_path
 from tokenskip.errors import ModelError
+from tokenskip.training.hardware import keep_memory
 from tokenskip.weights import check_weights, fingerprint, is_finite, read_header, read_settings, reading
 
 EMBEDDED = "embedded"
@@ -94,6 +95,7 @@ def load_model(config: ModelConfig, adapter: Path | None = None, *, fold: bool =
     import torch
     from transformers import AutoModelForCausalLM
 
+    keep_memory()
     if adapter is not None:
         check_adapter(adapter, config)
     whole = adapter is not None and is_whole(adapter)
@@ -279,19 +281,26 @@ def check_context(config: ModelConfig, n_prompt: int, cap: int) -> None:
 
     Reads the model's configuration only, so that it is told before weights are loaded.
     """
-    from transformers import AutoConfig
-
-    source = resolve_model(config.path)
-    with reading(config.path, "its configuration cannot be read"):
-        settings = AutoConfig.from_pretrained(
-            source, revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
-    context = getattr(settings, "max_position_embeddings", None)
+    found = _read_config(config)
+    context = getattr(found, "max_position_embeddings", None)
     if context and n_prompt + cap > context:
         raise ModelError(
             f"{config.path} has a context of {context} tokens, too short for a prompt ({n_prompt} tokens without the "
             f"question) and generate.max_new_tokens={cap}: set that to less than {max(context - n_prompt, 1)}"
         )
+
+
+def model_width(config: ModelConfig) -> int:
+    """The model's hidden size, from its configuration alone; ModelError when that cannot be read."""
+    return int(_read_config(config).get_text_config().hidden_size)
+
+
+def _read_config(config: ModelConfig) -> Any:
+    from transformers import AutoConfig
+
+    source = resolve_model(config.path)
+    with reading(config.path, "its configuration cannot be read"):
+        return AutoConfig.from_pretrained(source, revision=config.revision, trust_remote_code=config.trust_remote_code)
 
 
 def pick_device(device: str) -> str:
