@@ -6,6 +6,7 @@ Reads any `.jsonl` file; writes nothing. `tokenskip grade FILE.jsonl --task gsm8
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def text_field(row: dict[str, Any], field: str, where: str) -> str:
     value = row[field]
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise DataError(f"{where}: field {field!r} must be text or a number, not {json.dumps(value, default=str)[:40]}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(f"{where}: field {field!r} must be text or a number, not {value} (a JSON file cannot hold one)")
     text = str(value)
     if not text.strip():
         raise DataError(f"{where}: field {field!r} is empty")

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenskip.config import RunConfig
+from tokenskip.config import PromptConfig, RunConfig, TaskConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.models import check_context, load_model, load_tokenizer, resolve_model
 from tokenskip.prompts import Prompts
-from tokenskip.types import Backend, Scorer, Trajectory
+from tokenskip.types import Backend, Scorer, Task, Trajectory
 
 TASKS = {
     "embedded": "tokenskip.tasks.embedded:EmbeddedTask",
@@ -68,6 +68,19 @@ def load(kind: str, name: str, table: dict[str, str]) -> Any:
         return getattr(module, attribute)
     except AttributeError:
         raise ConfigError(f"{kind} {name!r}: module {module_name!r} has no {attribute!r}") from None
+
+
+def make_task(config: TaskConfig, prompt: PromptConfig) -> Task:
+    """The configured task; one whose constructor names `prompt` is given the recipe's trigger and tags with it.
+
+    Raises:
+        TokenskipError: an unknown task, or a configuration that the task refuses.
+    """
+    factory = load("task", config.name, TASKS)
+    made: Task = (
+        factory(config, prompt=prompt) if "prompt" in inspect.signature(factory).parameters else factory(config)
+    )
+    return made
 
 
 def check_backend(config: RunConfig) -> None:
