@@ -70,6 +70,8 @@ _EXPRESSION_AND_UNIT = re.compile(
     r"(?P<expression>(?=.*[\d\\]).*(?:[\d)}\]]|\\[a-z]+))\s+(?P<unit>[a-zA-Z][a-zA-Z./ ]*(?:\^\s*\{?[23]\}?)?)",
     re.DOTALL,
 )
+_CHEMICAL = re.compile(r"(?<![\\\w])(?:[A-Z][a-z]?\d*)*[A-Z][a-z]?\d(?![_^])")
+"""H2O: a digit after a letter is no factor."""
 _ARTICLE = re.compile(r"^(?:the|an?|der|die|das|le|la|les|el|los|las|il|lo|o|a)\s+(?=\S{2})")
 _TOP_LEVEL = re.compile(
     r"\\(?:begin|end)(?![a-zA-Z])|\\[a-zA-Z]+|\\.|[(\[{]|[)\]}]|,\s*|;\s*|\s+(?:and|or|und|oder|et|ou|y|и|или)\s+",
@@ -252,6 +254,8 @@ def _same_label(answer: str, gold: str) -> bool | None:
 
 def is_prose(text: str) -> bool:
     """Whether a text holds words: it is no formula, and letters are no products."""
+    if _CHEMICAL.search(text):
+        return True
     bare = _COMMAND.sub(" ", _ENVIRONMENT.sub(" ", plain(text))).replace("degrees", "")
     return any(word.group().casefold() not in _FUNCTIONS and _is_word(word, bare) for word in _WORD.finditer(bare))
 

@@ -25,8 +25,8 @@ _LABEL = re.compile(
     re.VERBOSE,
 )
 _LEAD = re.compile(
-    r"""\s*(?: (?:option|choice|letter|answer|opción|opcion|letra|lettre|lettera|buchstabe|optie|opção|opzione"
-    r"|variant\w*|вариант|选项|選項)\b
+    r"""\s*(?: (?:option|choice|letter|answer|opción|opcion|letra|lettre|lettera|buchstabe|optie|opção|opzione
+               |variant\w*|вариант|选项|選項)\b
            | (?:the|la|le|el|die|der|das|il|a|o)\s+(?=(?:option|choice|letter|letra|lettre|lettera|opción|opção
                |buchstabe|[(*]*[A-Z][).,*]))
            | (?:I|we)\s+(?:think|believe|guess|would\s+say|'d\s+say|am\s+(?:sure|confident|certain))(?:\s+that)?\b

@@ -16,8 +16,8 @@ from tokenskip.generation.values import MAX_ANSWER, NUMBER, Quantity, read_quant
 from tokenskip.generation.words import NUMBER_WORDS, TALK
 
 _CLAUSE = re.compile(
-    r"""(?: [,;]\s+ (?:since|because|as|so|which|who|where|when|while|whereas|if|for|but|not|it|he|she|they|we"
-    r"|this|that|there|with
+    r"""(?: [,;]\s+ (?:since|because|as|so|which|who|where|when|while|whereas|if|for|but|not|it|he|she|they|we
+                    |this|that|there|with
                     |however|meaning|making|i\.e\.|e\.g\.|namely|the|a|an|after|assuming|given|rounded|porque|ya\sque|pues|weil
                     |da|denn|nicht|car|parce\sque|puisque|perch[ée]|poich[ée]|pois|want|omdat|bo|ponieważ|потому|так\sкак|поскольку)
           | \s (?:because|since|where|whereas|when|which|so\sthat|due\sto|i\.e\.|porque|weil|parce\sque

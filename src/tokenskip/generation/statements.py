@@ -76,8 +76,8 @@ _BEFORE = re.compile(
 )
 _PRONOUNS = word_set("that this it which what here That This It Which What Here")
 _DENIED = re.compile(
-    r"""\b(?:double-)?(?:check|verify|checking|verifying|confirm|confirming) \s+ (?:our|the|this|my|your) \s+ "
-    r"(?:final\s+)? \Z
+    r"""\b(?:double-)?(?:check|verify|checking|verifying|confirm|confirming) \s+ (?:our|the|this|my|your) \s+
+        (?:final\s+)? \Z
       | \b(?:wrong|incorrect|mistaken?|error|tempt\w*|might|someone|some\speople|students|many|naive\w*|not
           |don't|doesn't|can't)\b
         [^.!?\n]{0,40} \b(?:think|say|assume|believe|conclude|claim|guess|answer|that|mean)\w* (?:\s+that)?
@@ -143,7 +143,9 @@ def find_markers(text: str, trigger: str | None, boxes: Sequence[Box]) -> Iterat
     markers = [Marker("box", box.start, box.end) for box in boxes[-MAX_MARKERS:]]
     markers += _all("hashes", re.finditer("####", text) if "####" in text else ())
     markers += _all("tag", _TAG.finditer(text) if "<" in text else ())
-    markers += _all("words", trigger_pattern(trigger).finditer(text) if trigger and trigger.strip() else ())
+    if trigger and trigger.strip():
+        own = _all("words", trigger_pattern(trigger).finditer(text))
+        markers += [marker for marker in own if not _DENIED.search(text[max(0, marker.start - 100) : marker.start])]
     markers += _word_markers(text)
     markers.sort(key=lambda marker: (marker.end, -marker.start), reverse=True)
     previous = None
