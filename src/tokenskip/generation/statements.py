@@ -88,7 +88,7 @@ _HYPOTHETICAL = re.compile(r"\bif\b[^.!?\n]*\Z", re.IGNORECASE)
 _TAG = re.compile(r"<\s*answer\s*>", re.IGNORECASE)
 _TAG_END = re.compile(r"<\s*/\s*answer\s*>", re.IGNORECASE)
 _RUN_ON = re.compile(
-    r"\n\s*(?:Human|User|Question|Problem|Q)\s*\d*\s*:|<\|(?:im_end|eot_id|end_of_text|endoftext)\|>|</s>"
+    r"\n[ \t]{0,8}(?:Human|User|Question|Problem|Q)\s*\d*\s*:|<\|(?:im_end|eot_id|end_of_text|endoftext)\|>|</s>"
 )
 _LIST_ENDS = re.compile(
     r"""\b(?:so|thus|therefore|hence|then|next|final\w*|step|answer|wait|actually|no|but|now|total|daher|also|donc|entonces|
