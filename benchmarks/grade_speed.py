@@ -1,6 +1,6 @@
-"""How many rows a second `tokenskip grade` reads answers from and compares: GSM8K's solutions, right and wrong by turns.
+"""How many rows a second `tokenskip grade` grades: GSM8K's solutions, right and wrong by turns.
 
-    python benchmarks/grade_speed.py gsm8k/train.jsonl --rows 5000 [--json]
+python benchmarks/grade_speed.py gsm8k/train.jsonl --rows 5000 [--json]
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def main() -> None:
             for number, line in enumerate(lines):
                 solution, gold = line["answer"].rsplit("####", 1)
                 value = gold.strip() if number % 2 else f"{gold.strip()}1"
-                ending = (f"The final answer is {value}.", f"#### {value}", f"So it is $\\boxed{{{value}}}$.")[number % 3]
+                ending = (f"The final answer is {value}.", f"#### {value}", f"So it is $\\boxed{{{value}}}$.")[
+                    number % 3
+                ]
                 out.write(json.dumps({"id": number, "gold": gold.strip(), "output": f"{solution}{ending}"}) + "\n")
         start = time.process_time()
         counts = grade_file(rows, "gsm8k", graded)

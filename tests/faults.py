@@ -2,11 +2,13 @@
 
     python tests/faults.py ../shared/faults [CASE ...]
 
-A case is a function in `CASES`, by the beginning of its folder's name (`07`), of a security script (`S01`) or of a row of
-the folder's README (`R11`). It is given the case's folder and an empty folder to work in, and returns what is not as
+A case is a function in `CASES`, by the beginning of its folder's name (`07`), of a security script (`S01`) or of a row
+of the folder's README (`R11`). It is given the case's folder and an empty folder to work in, and returns what is not as
 wanted, one line each; none: all is. Cases that grade rows (`input.jsonl`, `want.json`) need no function of their own.
 Exits 1 when any case is not as wanted, or has neither function nor rows.
 """
+
+# ruff: noqa: E501  (rows of data stay on one line)
 
 from __future__ import annotations
 
@@ -266,7 +268,7 @@ def cases(root: Path) -> dict[str, Path]:
     return (
         {path.name[:2]: path for path in folders}
         | {f"S{path.name[:2]}": path for path in scripts}
-        | {row: root / "README.md" for row in rows}
+        | dict.fromkeys(rows, root / "README.md")
     )
 
 

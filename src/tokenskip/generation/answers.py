@@ -95,6 +95,8 @@ def normalise(answer: str) -> str:
 
 def unreadable(gold: str) -> str | None:
     """Why a gold answer cannot be compared with anything; None when it can."""
+    if gold.isdigit() and len(gold) < MAX_ANSWER:
+        return None
     text = mend_backslashes(gold)
     if not text.strip():
         return "it is empty"
@@ -123,6 +125,8 @@ def with_percent_sign(gold: str, question: str) -> str:
     """The gold answer, as a percentage where the question asks for one and the gold is a bare number: `20%` is
     then right.
     """
+    if not question:
+        return gold
     asked = question[-300:].replace("%", " percent ")
     quantity = read_quantity(gold)
     if quantity is None or quantity.percent or quantity.unit or not _ASKS_PERCENT.search(asked):
@@ -145,6 +149,8 @@ def _compare(answer: str, gold: str, percent: bool) -> tuple[bool | None, Reason
         return None, "answer too long"
     if len(gold) > MAX_ANSWER:
         return None, "gold cannot be read"
+    if answer == gold and answer.strip():
+        return True, "equal text"
     left, right = read_quantity(answer), read_quantity(gold)
     if left and right:
         return _verdict(_same_quantity(left, right, percent), "equal number", answer, gold)

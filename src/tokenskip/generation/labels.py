@@ -43,7 +43,8 @@ _REASON = re.compile(r"(?:because|since|as|is|and|or|weil|porque|car|perché|und
 _CHOSEN = re.compile(
     r"""\b(?:I|we|I'd|I’d|let's|one)\s+(?:would\s+|will\s+|should\s+|'d\s+)?(?:choose|pick|select|go\s+with|opt\s+for)\s+(?P<chosen>[^.\n]{1,60})
       | (?:应选|故选|所以选|因此选|选择|选)\s*(?P<zh>[(（]?[A-Za-z][)）]?)
-      | (?P<option>(?:option|choice)\s+|(?<![(\[*])[(\[*]{1,3})?(?P<right>[A-Za-z])[)\]*]{0,4}\s+(?:is|are)\s+(?:therefore\s+
+      | (?P<option>(?:option|choice)\s+|(?<![(\[*])[(\[*]{1,3})?(?P<right>[A-Za-z])[)\]*]{0,4}\s+(?:is
+          |are)\s+(?:therefore\s+
           |thus\s+|clearly\s+)?(?:the\s+)?
         (?:correct|right|best)\b""",
     re.VERBOSE | re.IGNORECASE,

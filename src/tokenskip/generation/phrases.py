@@ -152,6 +152,8 @@ def the_number(phrase: str) -> str | None:
     """The one number that a phrase gives, as it is written there; None when it gives none or several."""
     if not (re.search(r"\d", phrase) or _has_number_word(phrase) or re.search(r"[¼-¾⅐-⅞]", phrase)):
         return None
+    if phrase.isascii() and phrase.isdecimal() and len(phrase) <= 18:
+        return phrase
     text = plain(phrase)
     if whole := _as_written(text):
         return whole

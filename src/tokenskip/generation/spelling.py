@@ -16,13 +16,14 @@ _AMBIGUOUS = re.compile(
                       | (?P<units> \d+ ) , (?P<decimals> \d{1,2} | \d{4,} ) ) (?! [\d.,]*\d )  # 1,5""",
     re.VERBOSE,
 )
+_MARK_IN_DIGITS = re.compile(r"[0-9][.,][0-9]")  # a first look that is fast
 _WORD = re.compile(r"[^\W\d_]+")
 _SAMPLE = 4000
 
 
 def with_decimal_points(text: str) -> str:
     """`text` with the numbers of a language that has decimal commas as English writes them; other text as it is."""
-    if not _AMBIGUOUS.search(text) or not _has_decimal_commas(text):
+    if not _MARK_IN_DIGITS.search(text) or not _AMBIGUOUS.search(text) or not _has_decimal_commas(text):
         return text
     return _AMBIGUOUS.sub(_in_english, text)
 

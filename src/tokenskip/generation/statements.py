@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import chain
 from typing import Literal, NamedTuple
 
@@ -48,7 +49,11 @@ def _is_spaced(word: str) -> bool:
 
 _WORDS = list(chain.from_iterable(ANSWER_WORDS.values()))
 _LINK_WORDS = sorted({link for links in LINKS.values() for link in links}, key=len, reverse=True)
-_STEMS = tuple(dict.fromkeys(word.casefold() for word in _WORDS))
+_STEMS = tuple(
+    word
+    for word in dict.fromkeys(map(str.casefold, _WORDS))
+    if not any(word.startswith(one) for one in _WORDS if one != word)
+)
 _ASCII_STEMS = tuple(stem for stem in _STEMS if stem.isascii())
 _SPACED = "|".join(re.escape(word) for word in sorted(_WORDS, key=len, reverse=True) if _is_spaced(word))
 _UNSPACED = "|".join(re.escape(word) for word in sorted(_WORDS, key=len, reverse=True) if not _is_spaced(word))
@@ -85,6 +90,7 @@ _DENIED = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _HYPOTHETICAL = re.compile(r"\bif\b[^.!?\n]*\Z", re.IGNORECASE)
+_HASHES = re.compile("####")
 _TAG = re.compile(r"<\s*answer\s*>", re.IGNORECASE)
 _TAG_END = re.compile(r"<\s*/\s*answer\s*>", re.IGNORECASE)
 _RUN_ON = re.compile(
@@ -106,7 +112,7 @@ def extract_answer(
     with, `think` its tags around thoughts.
     """
     text = with_decimal_points(after_thought(mend_backslashes(text), think))
-    if run_on := _RUN_ON.search(text, 1):
+    if (":" in text or "</s>" in text or "<|" in text) and (run_on := _RUN_ON.search(text, 1)):
         answer = _stated(text[: run_on.start()], numeric, trigger)
         if answer is not None:
             return answer
@@ -141,9 +147,9 @@ def _stated(text: str, numeric: bool, trigger: str | None) -> str | None:
 def find_markers(text: str, trigger: str | None, boxes: Sequence[Box]) -> Iterator[Marker]:
     """The markers of an answer, the last one first."""
     markers = [Marker("box", box.start, box.end) for box in boxes[-MAX_MARKERS:]]
-    markers += _all("hashes", re.finditer("####", text) if "####" in text else ())
+    markers += _all("hashes", _HASHES.finditer(text) if "####" in text else ())
     markers += _all("tag", _TAG.finditer(text) if "<" in text else ())
-    if trigger and trigger.strip():
+    if trigger and max(trigger.lower().split(), key=len, default="\0").strip(" :") in text.lower():
         own = _all("words", trigger_pattern(trigger).finditer(text))
         markers += [marker for marker in own if not _DENIED.search(text[max(0, marker.start - 100) : marker.start])]
     markers += _word_markers(text)
@@ -178,6 +184,7 @@ def _all(kind: Kind, matches: Iterator[re.Match[str]] | tuple[()]) -> list[Marke
     return [Marker(kind, match.start(), match.end()) for match in matches][-MAX_MARKERS:]
 
 
+@cache
 def trigger_pattern(trigger: str) -> re.Pattern[str]:
     """Matches a trigger in any letter case, over line breaks and with Markdown's stars between its words."""
     words = trigger.split()
@@ -194,6 +201,8 @@ def _word_markers(text: str) -> list[Marker]:
     else:
         positions = []
         for stem in _ASCII_STEMS if text.isascii() else _STEMS:
+            if stem not in low:
+                continue
             at = len(text)
             for _ in range(MAX_MARKERS):
                 at = low.rfind(stem, 0, at)

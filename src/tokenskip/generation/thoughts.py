@@ -29,7 +29,12 @@ FAMILIES = (
 )
 """(opening, closing) as regular expressions. Some templates write the opening one themselves."""
 
-_HINT = re.compile(r"think|thought|reasoning|channel|assistantfinal|response:|FINAL RESPONSE", re.IGNORECASE)
+_HINTS = ("hink", "HINK", "hought", "HOUGHT", "easoning", "channel", "assistantfinal", "esponse:", "RESPONSE]")
+"""Parts of the tags, for a first look that is fast."""
+
+
+def _may_have_tags(text: str) -> bool:
+    return any(hint in text for hint in _HINTS)
 
 
 @cache
@@ -46,18 +51,18 @@ def opening(text: str, think: Sequence[str] | None = None) -> re.Match[str] | No
 
 def closing(text: str, think: Sequence[str] | None = None) -> re.Match[str] | None:
     """The first closing tag in `text`."""
-    if think is None and not _HINT.search(text):
+    if think is None and not _may_have_tags(text):
         return None
     return _patterns(_pair(think))[1].search(text)
 
 
 def after_thought(text: str, think: Sequence[str] | None = None) -> str:
     """What follows the last closing tag; nothing when a thought begins and never ends; else all of `text`."""
-    if think is None and not _HINT.search(text):
+    if think is None and not _may_have_tags(text):
         return text
     opens, closes = _patterns(_pair(think))
     end = max((match.end() for match in closes.finditer(text)), default=None)
-    if end is None and think is not None and _HINT.search(text):
+    if end is None and think is not None and _may_have_tags(text):
         return after_thought(text)
     if end is None:
         return "" if opens.match(text) else text

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 from tokenskip.generation.latex import plain
@@ -56,6 +57,7 @@ _CORE = re.compile(
     """,
     re.VERBOSE,
 )
+_PLAIN_INTEGER = re.compile(r"-?(?:[0-9]{1,18}|[0-9]{1,3}(?:,[0-9]{3}){1,5})")
 _HEDGES = re.compile(
     r"(?:about|approximately|approx\.?|exactly|only|just|roughly|around|nearly|almost|circa|ca\.|a total "
     r"of|no\.|number|"
@@ -76,11 +78,14 @@ _PERCENT = re.compile(
 _WORD = re.compile(r"\s*-?\s*([^\W\d_]+)\.?")
 
 
+@lru_cache(maxsize=4096)  # of one answer it is asked several times
 def read_quantity(text: str, *, prose: bool = False) -> Quantity | None:
     """The number that the whole of `text` is, with its unit; None for anything else.
 
     With `prose` any words that change no value may follow the number ("18 apples that are left").
     """
+    if _PLAIN_INTEGER.fullmatch(text):  # nearly every gold answer of word problems
+        return Quantity(Fraction(int(text.replace(",", ""))))
     if len(text) > MAX_ANSWER:
         return None
     text = plain(text).strip(" \t\r\n*_`\"',;:").rstrip(" .,;:")

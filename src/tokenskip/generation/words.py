@@ -15,7 +15,7 @@ def word_set(text: str) -> frozenset[str]:
 
 
 ANSWER_WORDS = {
-    "en": ("answer", "final result", "final value", "final solution", "answ"),
+    "en": ("answer", "final result", "final value", "final solution"),
     "de": ("antwort", "endergebnis", "ergebnis"),
     "fr": ("réponse", "reponse", "résultat final", "résultat"),
     "es": ("respuesta", "resultado final", "resultado"),
