@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from growing import grow
 from scripted_runs import recipe
 
 from tokenskip import cli, pipeline
@@ -40,8 +41,9 @@ def rows(n: int) -> list[dict[str, Any]]:
     return [{"id": str(i), "text": "x" * 100} for i in range(n)]
 
 
-def grow(folder: RunFolder, n: int) -> int:
-    return folder.grow("rows.jsonl", rows(n), lambda: list, window=4, progress=Silent(), title="t")
+def grown(folder: RunFolder, n: int) -> int:
+    grow(folder, "rows.jsonl", rows(n), list, 4)
+    return len(list(read_rows(folder.file("rows.jsonl"))))
 
 
 def test_a_file_that_may_not_grow_is_one_line_and_the_rest_follows_later(tmp_path: Path) -> None:
@@ -51,12 +53,12 @@ def test_a_file_that_may_not_grow_is_one_line_and_the_rest_follows_later(tmp_pat
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
         with pytest.raises(RunError, match=r"cannot write .*rows\.jsonl: File too large; what is written is kept"):
-            grow(RunFolder(tmp_path, RunConfig()), 40)
+            grown(RunFolder(tmp_path, RunConfig()), 40)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
     assert 0 < (tmp_path / "rows.jsonl").stat().st_size <= 1000
-    assert grow(RunFolder(tmp_path, RunConfig()), 40) == 40
+    assert grown(RunFolder(tmp_path, RunConfig()), 40) == 40
     assert list(read_rows(tmp_path / "rows.jsonl")) == rows(40)
 
 
@@ -75,7 +77,7 @@ def test_any_disk_error_is_one_line_on_the_command_line(monkeypatch: Any, capsys
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert os.strerror(number) in error
-        assert "the same command goes on" in error
+        assert "the same command continues" in error
 
 
 def test_an_error_that_is_no_disks_fault_is_a_bug(monkeypatch: Any, tmp_path: Path) -> None:
@@ -108,9 +110,16 @@ def test_a_folder_of_another_version_is_read_or_refused(tmp_path: Path) -> None:
         RunError, match=r"written by tokenskip 0\.0\.9, and this is .*unknown key 'gone'.*Use that vers"
     ):
         read_manifest(tmp_path)
-    file.write_text(json.dumps({**manifest, "format": 2, "versions": {"tokenskip": "9.0"}}))
-    with pytest.raises(RunError, match=r"written by tokenskip 9\.0, and this is .*, which cannot read it: update"):
+    file.write_text(json.dumps({**manifest, "format": 3, "versions": {"tokenskip": "9.0"}}))
+    with pytest.raises(RunError, match=r"tokenskip 9\.0 \(layout 3 of .*\), and this is .*, which cannot read it: up"):
         read_manifest(tmp_path)
+    file.write_text(json.dumps({**manifest, "format": 1}))
+    assert read_manifest(tmp_path)["config"]["seed"] == 0, "its settings can be read, so its adapter can be used"
+    with (
+        pytest.raises(RunError, match=r"\(layout 1 of run folders\), and this is .*choose another --out, or use that"),
+        RunFolder(tmp_path, RunConfig()),
+    ):
+        pass
 
 
 class _Bars:
@@ -132,7 +141,7 @@ class _Bars:
 
 
 def test_one_interrupt_ends_the_run_after_the_window_in_flight_and_two_at_once(tmp_path: Path) -> None:
-    shown = console._Bars(_Bars())
+    shown = console._Stoppable(console._Bars(_Bars()), print)
     folder = RunFolder(tmp_path, RunConfig())
     windows = 0
 
@@ -146,7 +155,7 @@ def test_one_interrupt_ends_the_run_after_the_window_in_flight_and_two_at_once(t
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started with `nohup … &` ignores it
     with console._stopping(shown):
         with pytest.raises(KeyboardInterrupt):
-            folder.grow("rows.jsonl", rows(40), lambda: work, window=4, progress=shown, title="t")
+            grow(folder, "rows.jsonl", rows(40), work, 4, shown)
         assert windows == 2
         assert list(read_rows(tmp_path / "rows.jsonl")) == rows(8)  # the window in flight is there
         with pytest.raises(KeyboardInterrupt):
@@ -154,19 +163,21 @@ def test_one_interrupt_ends_the_run_after_the_window_in_flight_and_two_at_once(t
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
-def test_the_bars_show_speed_and_time_left_however_slow_a_window_is() -> None:
+def test_the_bars_show_speed_and_time_left_however_slow_a_window_is(monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
 
     clock = 0.0
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
     with console.bars() as shown:
-        shown.bars.get_time = lambda: clock
+        bars = shown.shown.bars
+        bars.get_time = lambda: clock
         with shown.stage("score", 1000) as advance:
             advance(300)  # done by an earlier run: no speed is taken from these
             for _ in range(2):
                 clock += 100
                 advance(200)
             page = Console(width=120, record=True, file=io.StringIO())
-            page.print(shown.bars.make_tasks_table(shown.bars.tasks))
+            page.print(bars.make_tasks_table(bars.tasks))
             line = page.export_text()
     assert "700/1000" in line
     assert "2/s" in line
@@ -177,17 +188,17 @@ def test_an_interrupted_training_saves_first_and_ends_in_the_same_bytes(tmp_path
     recipe_file = recipe(tmp_path, model_folder, train={"save_steps": 1000}, evaluate={"arms": ["original"]})
     config = load_recipe(recipe_file)
     for name in ("whole", "stopped"):
-        with pipeline.Run(tmp_path / name, config) as job:
+        with pipeline.Run(tmp_path / name, config) as run:
             for stage in ("generate", "grade", "score", "prune"):
-                getattr(pipeline, stage)(job)
-    with pipeline.Run(tmp_path / "whole", config) as job:
-        pipeline.train(job)
-    with pytest.raises(KeyboardInterrupt), pipeline.Run(tmp_path / "stopped", config, _Late(3)) as job:
-        pipeline.train(job)
+                getattr(pipeline, stage)(run)
+    with pipeline.Run(tmp_path / "whole", config) as run:
+        pipeline.train(run)
+    with pytest.raises(KeyboardInterrupt), pipeline.Run(tmp_path / "stopped", config, _Late(3)) as run:
+        pipeline.train(run)
     saved = list((tmp_path / "stopped" / "checkpoints").glob("checkpoint-*"))
     assert len(saved) == 1
-    with pipeline.Run(tmp_path / "stopped", config) as job:
-        pipeline.train(job)
+    with pipeline.Run(tmp_path / "stopped", config) as run:
+        pipeline.train(run)
     weights = "adapter/adapter_model.safetensors"
     assert (tmp_path / "stopped" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
 
@@ -201,7 +212,7 @@ class _Late(Silent):
     def stage(self, name: str, total: int | None) -> Any:
         from contextlib import nullcontext
 
-        def advance(n: int, *, total: int | None = None) -> None:
+        def advance(n: int, *, total: int | None = None, note: str = "") -> None:
             self.left -= 1
             if not self.left:
                 raise KeyboardInterrupt
@@ -256,7 +267,7 @@ def test_ctrl_c_on_the_real_command(tmp_path: Path, model_folder: Path) -> None:
         _, errors = run.communicate(timeout=120)
     assert run.returncode == 130
     assert "stopping after the batch in flight" in errors
-    assert "everything computed is kept: the same command goes on from here" in errors
+    assert "everything computed is kept: the same command continues from here" in errors
     assert "Traceback" not in errors
     assert file.read_bytes().endswith(b"\n")
     assert len(list(read_rows(file))) % 8 == 0

@@ -16,7 +16,7 @@ from tokenskip.config import PromptConfig, RunConfig, TaskConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.models import check_context, load_model, load_tokenizer, resolve_model
 from tokenskip.prompts import Prompts
-from tokenskip.types import Backend, Scorer, Task, Trajectory
+from tokenskip.types import Backend, Refuses, Scorer, Task, Trajectory
 
 TASKS = {
     "embedded": "tokenskip.tasks.embedded:EmbeddedTask",
@@ -44,7 +44,9 @@ SCORERS = {
 
 
 # what a constructor may ask for by name; every other argument is an option of the user's
-_FOR_BACKENDS = ("model", "path", "adapter", "journal", "tokenizer", "batch_size", "device", "dtype", "seed")
+_FOR_BACKENDS = (
+    *("model", "path", "adapter", "journal", "tokenizer", "template_kwargs", "batch_size", "device", "dtype", "seed"),
+)
 _FOR_SCORERS = ("model", "tokenizer", "render", "batch_tokens", "seed", "device", "dtype")
 
 
@@ -90,11 +92,12 @@ def check_backend(config: RunConfig) -> None:
 
 
 def check_arms(config: RunConfig) -> None:
-    """ConfigError when the backend says (by its `refuses`) that it cannot do an arm of the evaluation, and why."""
+    """ConfigError when the backend says (as `types.Refuses`) that it cannot do an arm of the evaluation, and why."""
     backend = load("backend", config.generate.backend, BACKENDS)
-    refuses = getattr(backend, "refuses", lambda *_, **__: None)
+    if not isinstance(backend, Refuses):
+        return
     options = config.generate.options
-    refused = {arm.name: refuses(arm, config.model.path, **options) for arm in config.chosen_arms()}
+    refused = {arm.name: backend.refuses(arm, config.model.path, **options) for arm in config.chosen_arms()}
     if names := [name for name, reason in refused.items() if reason]:
         raise ConfigError(
             f"the {config.generate.backend} backend cannot do {', '.join(names)} as configured: {refused[names[0]]}; "
@@ -117,6 +120,7 @@ def make_backend(
         "adapter": adapter,
         "journal": journal,
         "tokenizer": prompts.tokenizer,
+        "template_kwargs": prompts.config.template_kwargs,
         "batch_size": config.generate.batch_size,
         "device": config.model.device,
         "dtype": config.model.dtype,

@@ -85,8 +85,8 @@ def test_arms_of_a_recipe_and_controls_with_adapters_of_their_own(tmp_path: Path
     arms = ["original", "tokenskip", "terse", "short_terse", "prompt_lc", "full_chain"]
     evaluate = {"arms": arms, "define": own, "ratios": [0.5, 1.0], "latency_samples": 0}
     recipe_file = recipe(tmp_path, model_folder, evaluate=evaluate)
-    with pipeline.Run(tmp_path / "run", load_recipe(recipe_file)) as job:
-        pipeline.run(job)
+    with pipeline.Run(tmp_path / "run", load_recipe(recipe_file)) as run:
+        pipeline.run(run)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert [(arm["arm"], arm["ratio"]) for arm in results["arms"]] == [
         ("original", None),
@@ -101,7 +101,7 @@ def test_arms_of_a_recipe_and_controls_with_adapters_of_their_own(tmp_path: Path
     assert next(arm["about"] for arm in results["arms"] if arm["arm"] == "terse") == "a terse prompt"
 
     rows = list(read_rows(tmp_path / "run" / "control-full-chain" / "train.jsonl"))
-    outputs = {row["id"]: row["output"] for row in read_rows(tmp_path / "run" / "trajectories.jsonl")}
+    outputs = {row["id"]: row["output"] for row in read_rows(tmp_path / "run" / "completions.jsonl")}
     assert len(rows) == 17  # every correct chain, once, whole
     assert all(row["completion"][0]["content"] == outputs[row["id"]] and row["ratio"] == 1 for row in rows)
     weights = "adapter/adapter_model.safetensors"
@@ -121,10 +121,9 @@ def test_the_instruction_reaches_the_prompt(tmp_path: Path, model_folder: Path) 
     from tokenskip.types import Problem
 
     recipe_file = recipe(tmp_path, model_folder)
-    with pipeline.Run(tmp_path / "run", load_recipe(recipe_file)) as job:
-        bench = pipeline.bench_of(job)
+    with pipeline.Run(tmp_path / "run", load_recipe(recipe_file)) as run:
         problem = Problem(id="a", question="How many?", gold="1")
-        made = prompt_of(bench, ARMS["tokenskip_prompt"], 0.6, problem)
-        text = job.prompts.tokenizer.decode(made.token_ids)
+        made = prompt_of(run, ARMS["tokenskip_prompt"], 0.6, problem)
+        text = run.prompts.tokenizer.decode(made.token_ids)
     asked = "Please reduce 40% of the words in your Chain-of-Thought process."
     assert text == f"<user>How many? {asked}<eos>0.6<eos>\n<bot>"

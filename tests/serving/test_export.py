@@ -16,7 +16,8 @@ from scripted_runs import recipe
 from tokenskip import pipeline
 from tokenskip.config import load_recipe
 from tokenskip.errors import ConfigError, RunError, StageError
-from tokenskip.prompts import Prompts, add_ratio_control, mark_question
+from tokenskip.prompts import Prompts
+from tokenskip.serving.chat_template import add_ratio_control, mark_question
 from tokenskip.serving.export import FORMATS, export
 from tokenskip.store import read_rows
 from tokenskip.training.train import tokenise_row
@@ -27,9 +28,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Path:
     """A run up to its training rows, with a system turn."""
     folder = tmp_path_factory.mktemp("export")
     file = recipe(folder, model_folder, prompt={"system": "Be kind."}, score={"scorer": "random"})
-    with pipeline.Run(folder / "run", load_recipe(file)) as job:
+    with pipeline.Run(folder / "run", load_recipe(file)) as a_run:
         for stage in (pipeline.generate, pipeline.grade, pipeline.score, pipeline.prune):
-            stage(job)
+            stage(a_run)
     return folder / "run"
 
 

@@ -29,7 +29,8 @@ from tokenskip.config import ModelConfig, PromptConfig, load_recipe
 from tokenskip.embedded import adapter_path, model_path
 from tokenskip.models import load_model, load_tokenizer
 from tokenskip.pipeline import Run, run
-from tokenskip.prompts import Prompts, add_ratio_control, has_ratio_control
+from tokenskip.prompts import Prompts
+from tokenskip.serving.chat_template import add_ratio_control, has_ratio_control
 from tokenskip.tasks.embedded import EmbeddedTask
 from tokenskip.types import Sampling
 
@@ -51,8 +52,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Pa
     folder = tmp_path_factory.mktemp("finished")
     arms = ["original", "tokenskip", "prompt_be_concise"]
     file = recipe(folder, model_folder, evaluate={"ratios": [0.5, 1.0], "arms": arms, "latency_samples": 0})
-    with Run(folder / "run", load_recipe(file)) as job:
-        run(job)
+    with Run(folder / "run", load_recipe(file)) as a_run:
+        run(a_run)
     return folder / "run"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Sequence
@@ -23,8 +22,9 @@ from tokenskip.errors import ConfigError, ModelError
 from tokenskip.generation.generate import complete
 from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
 from tokenskip.plugins import make_backend
-from tokenskip.prompts import Prompts, spell_ratio
-from tokenskip.store import read_manifest, read_rows
+from tokenskip.prompts import Prompts
+from tokenskip.ratio import Ratio
+from tokenskip.store import is_run, read_manifest, read_rows
 from tokenskip.tokens import token_counter
 from tokenskip.types import Problem, Sampling, Trajectory
 
@@ -68,7 +68,7 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
     Raises:
         ConfigError, ModelError: a wrong ratio, an empty question, a model or adapter that is not there.
     """
-    asked = float(spell_ratio(ratio))
+    asked = Ratio.parse(ratio)
     if not question.strip():
         raise ConfigError("the question is empty")
     if any("\ud800" <= character <= "\udfff" for character in question):
@@ -83,12 +83,13 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
     resolve_model(config.model.path)
     prompts = Prompts(load_tokenizer(config.model), config.prompt)
     whole, whole_s = _answer(config, prompts, question, None, 1.0)
-    short, short_s = _answer(config, prompts, question, adapter, asked)
+    served = prompts.served_by(adapter)
+    short, short_s = _answer(config, served, question, adapter, asked)
     saved = 1 - short.n_cot_tokens / whole.n_cot_tokens if whole.n_cot_tokens else 0.0
     console = Console()
     panels = (
         _panel("original (green: also in the short one)", whole, whole_s, shared_words(whole.cot, short.cot)),
-        _panel(f"ratio {spell_ratio(asked)}", short, short_s),
+        _panel(f"ratio {asked}", short, short_s),
     )
     if console.width >= 96:  # narrower columns break every other sentence
         table = Table(box=None, expand=True, show_header=False, padding=(0, 1))
@@ -96,6 +97,8 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
         console.print(table)
     else:
         console.print(*panels, sep="\n")
+    if (prompted := served.prompted(asked)) != asked:
+        console.print(f"{asked} was asked as {prompted}: {served.trained()}", markup=False, highlight=False)
     console.print(
         f"{whole.n_cot_tokens} -> {short.n_cot_tokens} CoT tokens ({saved:.0%} saved), "
         f"{whole_s:.2f} s -> {short_s:.2f} s"
@@ -113,24 +116,12 @@ def shared_words(text: str, other: str) -> list[tuple[int, int]]:
 def _settings_of(adapter: Path, base: str, overrides: Sequence[str]) -> RunConfig:
     """The prompt settings that the adapter's run was trained with, where its run folder is still around it."""
     values: dict[str, Any] = {"model": {"path": base}}
-    if _is_run(adapter.parent):
+    if is_run(adapter.parent):
         trained = read_manifest(adapter.parent)["config"]
         values |= {"prompt": trained["prompt"], "generate": {"max_new_tokens": trained["generate"]["max_new_tokens"]}}
     for override in overrides:
         lay_over(values, override)
     return check_config(values, "--set")
-
-
-def _is_run(folder: Path) -> bool:
-    """Whether `config.json` there is a run's: a model's own has the same name, and adapters are kept beside models."""
-    try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError):
-        return True  # `read_manifest` says what is wrong with it
-    is_model = isinstance(found, dict) and ("model_type" in found or "architectures" in found)
-    return not is_model or "config" in found
 
 
 def _answer(
