@@ -102,7 +102,7 @@ def unreadable(gold: str) -> str | None:
         return "it is empty"
     if len(text) > MAX_ANSWER:
         return f"it is longer than {MAX_ANSWER} characters"
-    if text.strip().lstrip("+-").casefold() in ("nan", "inf", "infinity") and text.strip() != "inf":
+    if text.strip().lstrip("+-").casefold() in ("nan", "inf", "infinity"):
         return f"{text.strip()} is no value"
     if not balanced(text):
         return "its braces do not match"

@@ -274,7 +274,7 @@ def phrase_at(text: str, at: int) -> str:
         if opening.match(window):
             end = window.find(closing, 2)
             return window[: end + 2] if end > 0 else window
-    line = window.split("\n", 1)[0]
+    line = window.split("\n", 1)[0].split("</", 1)[0]  # a tag that closes around the statement
     if quoted and (close := re.search(r'["”]', line)):
         return line[: close.start()]
     if "\n" in window_lead:
