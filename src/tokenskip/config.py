@@ -78,6 +78,9 @@ class PromptConfig(Section):
     delimiter: str = Field("eos_token", description="what encloses the ratio: 'eos_token', or any text")
     answer: Literal["trigger", "boxed", "think"] = Field("trigger", description="how the answer is marked")
     trigger: str = Field("The final answer is", description="words that begin the answer (answer: trigger)")
+    think: tuple[str, str] | None = Field(
+        None, description="tags around a thought, such as ['[THINK]', '[/THINK]']; None: those of the known families"
+    )
     template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="arguments of the chat template, such as {enable_thinking: false}"
     )
@@ -89,6 +92,13 @@ class PromptConfig(Section):
         description="what the saved chat template does with a ratio that was not trained: take the nearest that was, "
         "refuse it, or pass it on",
     )
+
+    @field_validator("think")
+    @classmethod
+    def _two_tags(cls, given: tuple[str, str] | None) -> tuple[str, str] | None:
+        if given is not None and not all(tag.strip() for tag in given):
+            raise ValueError(f"give two tags, such as ['<think>', '</think>']; given: {list(given)}")
+        return given
 
     @field_validator("template_kwargs")
     @classmethod

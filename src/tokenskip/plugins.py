@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenskip.config import RunConfig
+from tokenskip.config import PromptConfig, RunConfig, TaskConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.models import check_adapter, check_context, load_model, load_tokenizer, resolve_model
 from tokenskip.prompts import Prompts
-from tokenskip.types import Backend, ChecksOptions, Refuses, Scorer, Trajectory
+from tokenskip.types import Backend, ChecksOptions, Refuses, Scorer, Task, Trajectory
 
 TASKS = {
     "embedded": "tokenskip.tasks.embedded:EmbeddedTask",
@@ -91,6 +91,19 @@ def _check_plugin(kind: str, name: str, plugin: Any, module: str) -> None:
     missing = [method for method in METHODS[kind] if not callable(getattr(plugin, method, None))]
     if missing:
         raise ConfigError(f"{kind} {name!r} is no {kind}: it has no method {' and no '.join(missing)}")
+
+
+def make_task(config: TaskConfig, prompt: PromptConfig) -> Task:
+    """The configured task; one whose constructor names `prompt` is given the recipe's trigger and tags with it.
+
+    Raises:
+        TokenskipError: an unknown task, or a configuration that the task refuses.
+    """
+    factory = load("task", config.name, TASKS)
+    made: Task = (
+        factory(config, prompt=prompt) if "prompt" in inspect.signature(factory).parameters else factory(config)
+    )
+    return made
 
 
 def check_backend(config: RunConfig) -> None:

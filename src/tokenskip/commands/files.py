@@ -35,11 +35,12 @@ def grade_file(source: Path, task_name: str, output: Path) -> dict[str, int]:
     Raises:
         ConfigError, DataError: an unknown task; a line that is malformed, incomplete or doubled.
     """
-    task = plugins.load("task", task_name, plugins.TASKS)(TaskConfig(name=task_name))
+    prompt = RunConfig().prompt
+    task = plugins.make_task(TaskConfig(name=task_name), prompt)
     counts: Counter[str] = Counter()
     names = {True: "correct", False: "incorrect", None: "ungradable"}
     with writing(output, inputs=[source]) as out:
-        for row in grade_rows(read_jsonl(source), task, RunConfig().prompt, str(source)):
+        for row in grade_rows(read_jsonl(source), task, prompt, str(source)):
             counts[names[row["correct"]]] += 1
             out.write(dump_row(row))
     if not counts:
