@@ -12,10 +12,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "tokenskip"
 LAYERS = (
-    ("errors", "types", "progress", "distributed"),
+    ("errors", "types", "progress", "distributed", "sentences"),
     ("arms", "config", "ratio", "tokens", "jsonl"),
     ("prompts", "evaluation.stats", "generation.math_verify", "generation.math_verify_worker", "generation.answers"),
-    ("pruning.equations", "pruning.atoms", "pruning.chain", "pruning.corpus", "evaluation.metrics", "training.muon"),
+    (
+        *("pruning.arithmetic", "pruning.vocabulary", "pruning.notation", "pruning.equations", "pruning.lexemes"),
+        *("pruning.expressions", "pruning.statements", "pruning.atoms", "pruning.chain", "pruning.corpus"),
+        *("evaluation.metrics", "training.muon"),
+    ),
     ("client", "embedded", "models", "store", "tracking"),
     ("plugins", "engine"),
     ("backends", "scorers", "tasks"),
