@@ -159,10 +159,10 @@ class Chain:
     def _miss(self, ratio: float, n_kept: int, by_ratio: bool) -> str | None:
         """Why a cut says nothing about its ratio, or None.
 
-        NOTHING_CUT: all is kept. MISSES_RATIO (only `by_ratio`): the budget is not within one unit of this cut, that is, it
-        is further away than the cut with a unit more or less. As the cut is the nearest there is, this happens only
-        where the single unit that must stay is far over the budget. Where the budget falls inside a large unit (a code
-        block), the cut is within one unit and yet misses: more than `MAX_MISS` of the chain is a miss as well.
+        NOTHING_CUT: all is kept. MISSES_RATIO (only `by_ratio`): the budget is not within one unit of this cut, that
+        is, it is further away than the cut with a unit more or less. As the cut is the nearest there is, this happens
+        only where the single unit that must stay is far over the budget. Where the budget falls inside a large unit (a
+        code block), the cut is within one unit and yet misses: more than `MAX_MISS` of the chain is a miss as well.
         """
         n_units = len(self.units)
         if n_kept == n_units:

@@ -54,8 +54,13 @@ class Equation:
         return abs(Fraction(left - right)) * 20 <= abs(Fraction(right))  # "≈"
 
     @property
-    def holds_rounded(self) -> bool:
-        """Whether it holds, a decimal number on either side taken as rounded: 10 / 3 = 3.33."""
+    def is_self_contained(self) -> bool:
+        """Whether it holds by its numbers alone, a decimal number on either side taken as rounded: 10 / 3 = 3.33.
+
+        "7 = 7" is not: nobody says so, but the end of "half of the sum of 7 and 7 = 7" does.
+        """
+        if self.lhs == self.rhs:
+            return False
         if self.holds is not False or self.relation not in ("=", "=="):
             return self.holds is True
         left, right = value(self.lhs), value(self.rhs)
@@ -85,7 +90,7 @@ def equations(text: str) -> list[Equation]:
 def holds_by_itself(text: str) -> bool:
     """Whether every relation that `text` states holds by its numbers alone (decimals rounded), and there is one."""
     stated = statements(text)
-    return bool(stated) and all(statement.equation.holds_rounded for statement in stated)
+    return bool(stated) and all(statement.equation.is_self_contained for statement in stated)
 
 
 def check_pruned(original: str, pruned: str) -> str | None:
@@ -110,7 +115,7 @@ def _says_the_same(pruned: Statement, original: Statement) -> bool:
     """Whether the words around the same equation let it say the same."""
     seen_before, before = pruned.run.before(), original.run.before()
     seen_after, after = pruned.run.after(), original.run.after()
-    if pruned.equation.holds_rounded:
+    if pruned.equation.is_self_contained:
         return (
             _operators_at_end(seen_before) == _operators_at_end(before)
             and _first_suffix(seen_after) == _first_suffix(after)

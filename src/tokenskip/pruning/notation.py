@@ -214,10 +214,11 @@ def _runs(line: str) -> Iterator[Run]:
 
 def _is_linking(run: Run | None, tokens: list[_Token], index: int) -> bool:
     """Whether the verb at `index` stands between two numbers: "48 is 24"."""
-    if run is None or index + 1 == len(tokens) or tokens[index + 1][0] != "number":
+    if run is None or index + 1 == len(tokens):
         return False
+    kind, text = tokens[index + 1]
     last = run.tokens[-1]
-    return last[0].isdigit() or last == ")"
+    return (kind == "number" or text in "(√") and (last[0].isdigit() or last in ")!")
 
 
 def _ends_operand(token: str) -> bool:

@@ -32,6 +32,7 @@ _RELATION = re.compile(
     rf"(?<![-=])[{RELATIONS}](?!>)|(?<=[\d)%] )~(?= ?[\d$])|<=|>=|=="
     r"|\\(?:approx|sim|equiv|n?eq|[lg]eq?|[lg]t|ne)(?![A-Za-z])"
 )
+_STATING_WORD = re.compile(rf"(?<!\w)(?:is|gives|makes|{'|'.join(EQUALITY_HEADS)})(?!\w)")
 _ANCHOR_WORDS = LINKING_VERBS | frozenset(EQUALITY_HEADS)
 _DELIMITED = re.compile(r"(?s)(?:\$.*\$|\\\(.*\\\)|\\\[.*\\\]|\\begin\{.*\}|`.*`|<.*>|&\w+;|https?://.*)[.,;:!?]?")
 _BREAK = re.compile(f"[{LINE_BREAKS}]")
@@ -64,18 +65,23 @@ class _Clauses:
         self.pieces = [text[start:end] for start, end in cores]
         words = [index for index, piece in enumerate(self.pieces) if piece in _ANCHOR_WORDS]
         self.relations.update(index for index in words if self.pieces[index] not in LINKING_VERBS)
+        self.relations.update(
+            # "12 plus 5 is 17" is one core by now
+            index
+            for index, piece in enumerate(self.pieces)
+            if " " in piece and _STATING_WORD.search(piece)
+        )
         self.anchors = sorted(self.relations.union(words))
 
     def joined(self) -> list[Range]:
         spans: list[Range] = []  # of core indices, both inclusive
         for anchor in self.anchors:
-            if spans and anchor <= spans[-1][1]:
-                continue
             span = self._statement(anchor)
             if span:
                 low, high = span
                 while spans and spans[-1][1] >= low:  # two statements that need the same words are one
-                    low = min(low, spans.pop()[0])
+                    joined = spans.pop()
+                    low, high = min(low, joined[0]), max(high, joined[1])
                 spans.append((low, high))
         result: list[Range] = []
         position = 0
@@ -143,7 +149,11 @@ class _Clauses:
             return self._with_operators(before, after) or (before, after)
         span = self._clause(before, after)
         touches = before == verb - 1 and after == verb + 1
-        if touches or any(self._is_operator(index) for index in range(span[0], span[1] + 1) if index != verb):
+        if (
+            touches
+            or (after in self.relations and not _holds(self.pieces[after]))
+            or any(self._is_operator(index) for index in range(span[0], span[1] + 1) if index != verb)
+        ):
             return span
         # "the cost of 3 apples is 5": cut to "3 is 5" it would say something else, so that its name stays with it
         return (verb - 1, after) if after == verb + 1 else None
