@@ -115,11 +115,9 @@ def _says_the_same(pruned: Statement, original: Statement) -> bool:
     """Whether the words around the same equation let it say the same."""
     seen_before, before = pruned.run.before(), original.run.before()
     seen_after, after = pruned.run.after(), original.run.after()
-    if pruned.equation.is_self_contained:
-        return (
-            _operators_at_end(seen_before) == _operators_at_end(before)
-            and _first_suffix(seen_after) == _first_suffix(after)
-        )  # fmt: skip
+    operators, suffix = _operators_at_end(before), _first_suffix(after)
+    if pruned.equation.is_self_contained and not operators and not suffix:
+        return not _operators_at_end(seen_before) and not _first_suffix(seen_after)
     before, after, seen_before, seen_after = map(_meaningful, (before, after, seen_before, seen_after))
     n_before, n_after = len(before), len(after)
     return (

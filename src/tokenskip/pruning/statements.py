@@ -104,13 +104,10 @@ class _Clauses:
         return self._linked(index)
 
     def _with_operators(self, low: int, high: int) -> Range | None:
-        """An equation that holds, with the operator words that touch it."""
-        first, last = low, high
-        while first and self._same_clause(first - 1) and self._is_operator(first - 1):
-            first -= 1
-        while last + 1 < len(self.cores) and self._same_clause(last) and self._is_suffix(last + 1):
-            last += 1
-        return (first, last) if (first, last) != (low, high) else None
+        """An equation that holds needs its clause only if an operator word touches it: "1/2 of 12 = 11 + 1"."""
+        touched = low > 0 and self._same_clause(low - 1) and self._is_operator(low - 1)
+        follows = high + 1 < len(self.cores) and self._same_clause(high) and self._is_suffix(high + 1)
+        return self._clause(low, high) if touched or follows else None
 
     def _clause(self, low: int, high: int) -> Range:
         """The cores `low` to `high` with the words of their clause."""
@@ -152,7 +149,7 @@ class _Clauses:
         if (
             touches
             or (after in self.relations and not _holds(self.pieces[after]))
-            or any(self._is_operator(index) for index in range(span[0], span[1] + 1) if index != verb)
+            or any(self._is_operator(index) or self._is_suffix(index) for index in range(span[0], span[1] + 1))
         ):
             return span
         # "the cost of 3 apples is 5": cut to "3 is 5" it would say something else, so that its name stays with it
