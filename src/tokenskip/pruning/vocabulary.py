@@ -60,7 +60,7 @@ FILLERS = _words(
     i you he she it we they this that these those there here him them us his her its their our your my
     a an the so then thus therefore hence and but or as because since now next first second finally also again
     well okay ok yes right let let's is are was were be been has have had having do does did will would can could may
-    must should get gets got find finds found know knows see sees means mean need needs say says gives give makes make
+    must should get gets got find finds found know knows see sees means need needs say says gives give makes make
     leaves leave total altogether already just only exactly still in at on to for with where when if while which who
     after before during until would that's it's there's
     """
