@@ -304,7 +304,7 @@ def test_what_is_accepted_is_within_one_unit_of_its_ratio() -> None:
 @pytest.mark.parametrize(
     "piece",
     [" ", "\n", "\t", "a.b.", "a_", "1 + ", "= ", "half of ", "is 3 ", "1 is ", "| a ", "|a|\n", "```\n", "~~~", "<b ",
-     "\\[", "\\(", "\\begin{a}", "$", "$$", "{", "\\x{", "\\frac{", "(", "<<", "`", "3, ", "\u0301", "e\u0301", "的", "\u200d",
+     "\\[", "\\(", "\\begin{a}", "$", "$$", "{", "\\frac{", "(", "<<", "3, ", "\u0301", "e\u0301", "的", "\u200d",
      "    for (\n", "<table>\n", "Mr. ", "J. ", ". ", "x = y, ", "a/b", "http://", "&a", "5!", "3:", "&= "],
 )  # fmt: skip
 def test_50_kilobytes_of_anything_take_linear_time(piece: str) -> None:

@@ -77,6 +77,8 @@ _JOINS = frozenset(("op", "relation", "verb", "times"))
 RELATION_SIGNS = frozenset((*RELATIONS, "==", "~"))
 _BOUNDARIES = frozenset(".,;:!?。，；：！？、…|")
 _UNIT_WORDS = 3
+_SHORT = 60
+"""Characters of a text that is likely to be read again."""
 _MAX_CONTEXT = 12  # words of a clause before an equation that are compared
 
 
@@ -133,10 +135,19 @@ def runs_of(text: str) -> Iterator[Run]:
     """The runs of `text` that state a relation; those of calculator notes come last."""
     notes = [note.group(1) for note in _NOTE.finditer(text)] if "<<" in text else []
     for part in (_NOTE.sub("", text) if notes else text, *notes):
-        if may_state(part):
-            for line in _LINE_END.split(_flatten(part)):  # no equation goes over the end of a line
-                if may_state(line):
-                    yield from _runs(line)
+        yield from _read(part) if len(part) > _SHORT else _read_again(part)
+
+
+def _read(part: str) -> tuple[Run, ...]:
+    if not may_state(part):
+        return ()
+    lines = _LINE_END.split(_flatten(part))  # no equation goes over the end of a line
+    return tuple(run for line in lines if may_state(line) for run in _runs(line))
+
+
+@lru_cache(maxsize=4096)  # a note is read when its chain is divided, and in the chain and its cut when that is checked
+def _read_again(part: str) -> tuple[Run, ...]:
+    return _read(part)
 
 
 def may_state(text: str) -> bool:
