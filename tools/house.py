@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "tokenskip"
 
 LAYERS = (
-    ("errors", "types", "progress", "distributed", "training.hardware", "terminal", "generation.bounded"),
+    ("errors", "types", "progress", "distributed", "training.hardware", "terminal", "generation.bounded", "sentences"),
     ("disk",),
     ("arms", "config", "ratio", "recipes", "serving.arguments", "tokens", "jsonl", "commands.trust"),
     ("serving.chat_template", "prompts", "evaluation.stats"),
@@ -40,7 +40,11 @@ LAYERS = (
         "generation.labels",
         "generation.answers",
     ),
-    ("pruning.equations", "pruning.atoms", "pruning.chain", "pruning.corpus", "evaluation.metrics", "training.muon"),
+    (
+        *("pruning.arithmetic", "pruning.vocabulary", "pruning.notation", "pruning.equations", "pruning.lexemes"),
+        *("pruning.expressions", "pruning.statements", "pruning.atoms", "pruning.chain", "pruning.corpus"),
+        *("evaluation.metrics", "training.muon"),
+    ),
     ("layout",),
     ("client", "embedded", "models", "store", "tracking", "weights"),
     ("plugins", "engine", "training.check", "commands.outputs"),

@@ -225,6 +225,6 @@ def _causal_model(config: RunConfig, prompts: Prompts) -> dict[str, Any]:
         prompts = Prompts(load_tokenizer(model_config), config.prompt)
 
     def render(trajectory: Trajectory) -> list[int]:
-        return list(prompts.prompt(trajectory.question).token_ids) + prompts.ids(trajectory.head)
+        return list(prompts.prompt(trajectory.question).token_ids)  # the scorer adds `trajectory.head`
 
     return {"model": load_model(model_config), "tokenizer": prompts.tokenizer, "render": render}
