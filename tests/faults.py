@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenskip import plugins
+from tokenskip.answers.compare import compare
+from tokenskip.answers.math_verify import close_math_verify
 from tokenskip.config import PromptConfig, TaskConfig
 from tokenskip.errors import TokenskipError
-from tokenskip.generation.answers import compare
 from tokenskip.generation.grade import grade_trajectory
-from tokenskip.generation.math_verify import close_math_verify
 from tokenskip.generation.split import split_completion
 from tokenskip.types import Trajectory
 

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokenskip import plugins
+from tokenskip.answers.compare import MAX_ANSWER, compare, extract_answer, extract_boxed, normalise, parse_number
 from tokenskip.commands.preview import ask
 from tokenskip.config import PromptConfig, PruneConfig, RunConfig, TaskConfig, check_config, lay_over, load_recipe
 from tokenskip.errors import ConfigError, DataError, TokenskipError
-from tokenskip.generation.answers import MAX_ANSWER, compare, extract_answer, extract_boxed, normalise, parse_number
 from tokenskip.generation.grade import grade_output, grade_trajectory
 from tokenskip.generation.split import split_completion
 from tokenskip.jsonl import read_jsonl

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tokenskip.answers import compare as answers
+from tokenskip.answers.compare import compare, extract_answer, extract_boxed, normalise, parse_number
+from tokenskip.answers.math_verify import MathVerify, close_math_verify, math_verify
 from tokenskip.config import PromptConfig, TaskConfig
 from tokenskip.errors import DataError
-from tokenskip.generation import answers
-from tokenskip.generation.answers import compare, extract_answer, extract_boxed, normalise, parse_number
 from tokenskip.generation.grade import grade_rows, grade_trajectory
-from tokenskip.generation.math_verify import MathVerify, close_math_verify, math_verify
 from tokenskip.tasks.gsm8k import Gsm8k
 from tokenskip.tasks.math500 import Math500
 from tokenskip.types import Trajectory
@@ -193,7 +193,7 @@ def test_the_worker_does_not_import_torch_and_its_parent_neither() -> None:
     code = (
         "import sys\nfrom tokenskip.generation import grade\n"
         "from tokenskip.tasks import embedded, gsm8k, jsonl, math500\n"
-        "from tokenskip.generation.answers import compare\nassert compare('a+b', 'b+a').correct\n"
+        "from tokenskip.answers.compare import compare\nassert compare('a+b', 'b+a').correct\n"
         "assert not {'torch', 'sympy', 'math_verify', 'datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

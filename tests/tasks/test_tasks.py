@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from tokenskip.answers.compare import normalise
+from tokenskip.answers.math_verify import close_math_verify
 from tokenskip.config import TaskConfig
 from tokenskip.errors import ConfigError, DataError
-from tokenskip.generation.answers import normalise
-from tokenskip.generation.math_verify import close_math_verify
 from tokenskip.jsonl import read_jsonl
 from tokenskip.plugins import TASKS, load
 from tokenskip.tasks.choice import Choice

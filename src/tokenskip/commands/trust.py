@@ -23,7 +23,7 @@ HOMES = {
     "task": ("tokenskip.tasks",),
     "backend": ("tokenskip.backends",),
     "scorer": ("tokenskip.scorers",),
-    "answer_fn": ("tokenskip.generation.answers",),
+    "answer_fn": ("tokenskip.answers.compare",),
 }
 """Where our own plug-ins are. Any other module, even of ours, may do anything when it is imported or called."""
 

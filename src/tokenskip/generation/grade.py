@@ -19,13 +19,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tokenskip.answers.compare import unreadable, with_percent_sign
+from tokenskip.answers.latex import mend_backslashes
+from tokenskip.answers.statements import complete_part
 from tokenskip.config import PromptConfig
 from tokenskip.engine import Work
 from tokenskip.errors import DataError
-from tokenskip.generation.answers import unreadable, with_percent_sign
-from tokenskip.generation.latex import mend_backslashes
 from tokenskip.generation.split import NO_ANSWER, TRUNCATED
-from tokenskip.generation.statements import complete_part
 from tokenskip.jsonl import UniqueIds, is_no_number, text_field
 from tokenskip.run import Run
 from tokenskip.store import COMPLETIONS, TRAJECTORIES, Row, grade_row, read_rows, trajectory_from_row

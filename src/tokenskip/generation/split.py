@@ -26,11 +26,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from tokenskip.answers.latex import BOX, find_boxes
+from tokenskip.answers.sentences import sentence_ends
+from tokenskip.answers.statements import last_list, last_trigger
+from tokenskip.answers.thoughts import closing, opening
 from tokenskip.config import PromptConfig
-from tokenskip.generation.latex import BOX, find_boxes
-from tokenskip.generation.sentences import sentence_ends
-from tokenskip.generation.statements import last_list, last_trigger
-from tokenskip.generation.thoughts import closing, opening
 from tokenskip.types import Finish
 
 TRUNCATED = "truncated"

@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tokenskip.answers.compare import compare, extract_answer, unreadable, with_percent_sign
+from tokenskip.answers.latex import mend_backslashes
 from tokenskip.config import PromptConfig, TaskConfig
 from tokenskip.errors import ConfigError, DataError, unknown_name
-from tokenskip.generation.answers import compare, extract_answer, unreadable, with_percent_sign
-from tokenskip.generation.latex import mend_backslashes
 from tokenskip.jsonl import UniqueIds, check_is_text, is_no_number, parse_json, read_jsonl, text_field
 from tokenskip.types import Grade, Problem
 

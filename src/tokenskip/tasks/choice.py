@@ -24,9 +24,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any, ClassVar
 
+from tokenskip.answers.labels import extract_label, read_label
 from tokenskip.config import PromptConfig, TaskConfig
 from tokenskip.errors import ConfigError, DataError
-from tokenskip.generation.labels import extract_label, read_label
 from tokenskip.jsonl import text_field
 from tokenskip.tasks._base import RowsTask, is_local, read_rows
 from tokenskip.types import Grade, Problem

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tokenskip.answers.compare import compare, extract_answer
 from tokenskip.config import PromptConfig, TaskConfig
 from tokenskip.errors import ConfigError, unknown_name
-from tokenskip.generation.answers import compare, extract_answer
 from tokenskip.types import Grade, Problem
 
 SIZES = {"train": 2000, "test": 1000}

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from tokenskip.answers.compare import parse_number
+from tokenskip.answers.latex import mend_backslashes
 from tokenskip.errors import DataError
-from tokenskip.generation.answers import parse_number
-from tokenskip.generation.latex import mend_backslashes
 from tokenskip.tasks._base import RowsTask
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from tokenskip.generation.answers import extract_boxed
-from tokenskip.generation.latex import mend_backslashes
+from tokenskip.answers.compare import extract_boxed
+from tokenskip.answers.latex import mend_backslashes
 from tokenskip.tasks._base import RowsTask
 
 

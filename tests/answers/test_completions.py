@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tokenskip import plugins
+from tokenskip.answers.math_verify import close_math_verify
 from tokenskip.config import PromptConfig, TaskConfig
 from tokenskip.generation.grade import grade_rows
-from tokenskip.generation.math_verify import close_math_verify
 from tokenskip.jsonl import read_jsonl
 
 FOLDER = Path(__file__).parents[1] / "data" / "completions"

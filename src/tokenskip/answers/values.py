@@ -3,7 +3,7 @@
 Nothing is guessed: the whole text must be one number, with nothing after it but a scale ("million"), a percent sign or
 a unit. `3 or more`, `3\\sqrt{2}` and `3, 5` are no number.
 
-    python -c "from tokenskip.generation.values import *; print(read_quantity('two and a half million dollars'))"
+    python -c "from tokenskip.answers.values import *; print(read_quantity('two and a half million dollars'))"
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from tokenskip.generation.latex import plain
-from tokenskip.generation.units import UNITS, Unit, read_unit
-from tokenskip.generation.words import ATTACHED_SCALES, NUMBER_WORDS, ORDINALS, PARTS, SCALES
+from tokenskip.answers.latex import plain
+from tokenskip.answers.units import UNITS, Unit, read_unit
+from tokenskip.answers.words import ATTACHED_SCALES, NUMBER_WORDS, ORDINALS, PARTS, SCALES
 
 MAX_ANSWER = 1000
 """Longer answers are not compared; no gold answer is near it."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tokenskip.generation.answers import close_math_verify, compare, extract_answer
-from tokenskip.generation.labels import extract_label
+from tokenskip.answers.compare import close_math_verify, compare, extract_answer
+from tokenskip.answers.labels import extract_label
 
 PAIRS = [
  ("x^2-1","(x-1)(x+1)"),("(x+1)(x+2)","x^2+3x+2"),("x(x+2)","x^2+2x"),("(a+b)^2","a^2+2ab+b^2"),(r"\sin^2 x+\cos^2 x","1"),

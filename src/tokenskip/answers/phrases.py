@@ -4,16 +4,16 @@ A phrase is what follows a marker, or a completion's last sentence. Reasons and 
 value
 is never cut out of an expression, a list, a range or a number word.
 
-    python -c "from tokenskip.generation.phrases import *; print(reduce_phrase('not 20 but 18', True))"
+    python -c "from tokenskip.answers.phrases import *; print(reduce_phrase('not 20 but 18', True))"
 """
 
 from __future__ import annotations
 
 import re
 
-from tokenskip.generation.latex import plain
-from tokenskip.generation.values import MAX_ANSWER, NUMBER, Quantity, read_quantity
-from tokenskip.generation.words import NUMBER_WORDS, TALK
+from tokenskip.answers.latex import plain
+from tokenskip.answers.values import MAX_ANSWER, NUMBER, Quantity, read_quantity
+from tokenskip.answers.words import NUMBER_WORDS, TALK
 
 _CLAUSE = re.compile(
     r"""(?: [,;]\s+ (?:since|because|as|so|which|who|where|when|while|whereas|if|for|but|not|it|he|she|they|we

@@ -3,7 +3,7 @@
 `prompt.think` names a recipe's own; without it all families here are known. Used where completions are divided
 (`split.py`) and where answers are looked for (`statements.py`).
 
-    python -c "from tokenskip.generation.thoughts import *; print(after_thought('[THINK]3 + 4[/THINK]7'))"
+    python -c "from tokenskip.answers.thoughts import *; print(after_thought('[THINK]3 + 4[/THINK]7'))"
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Pure text work, linear in the length of the text.
 
-    python -c "from tokenskip.generation.latex import *; print(find_boxes(r'\\boxed{3} and \\fbox 4'))"
+    python -c "from tokenskip.answers.latex import *; print(find_boxes(r'\\boxed{3} and \\fbox 4'))"
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@
 
 Units are compared when both sides have one; a unit that only one side has is ignored.
 
-    python -c "from tokenskip.generation.answers import *; print(compare('0.5', r'\\frac12')); close_math_verify()"
+    python -c "from tokenskip.answers.compare import *; print(compare('0.5', r'\\frac12')); close_math_verify()"
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import re
 import unicodedata
 from typing import Literal, get_args
 
-from tokenskip.generation.latex import balanced, find_boxes, mend_backslashes, plain
-from tokenskip.generation.math_verify import close_math_verify, math_verify
-from tokenskip.generation.statements import extract_answer
-from tokenskip.generation.units import Unit, read_unit
-from tokenskip.generation.values import MAX_ANSWER, Quantity, numbers_equal, parse_number, read_quantity
-from tokenskip.generation.words import word_set
+from tokenskip.answers.latex import balanced, find_boxes, mend_backslashes, plain
+from tokenskip.answers.math_verify import close_math_verify, math_verify
+from tokenskip.answers.statements import extract_answer
+from tokenskip.answers.units import Unit, read_unit
+from tokenskip.answers.values import MAX_ANSWER, Quantity, numbers_equal, parse_number, read_quantity
+from tokenskip.answers.words import word_set
 from tokenskip.types import Grade
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Where sentences end: at full stops that are none of an abbreviation, an initial, a decimal or a list's number.
 
-python -c "from tokenskip.generation.sentences import *; print(list(sentence_ends('Mr. Ray has 3.5. He left.')))"
+python -c "from tokenskip.answers.sentences import *; print(list(sentence_ends('Mr. Ray has 3.5. He left.')))"
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from tokenskip.generation.words import ABBREVIATIONS, word_set
+from tokenskip.answers.words import ABBREVIATIONS, word_set
 
 _END = re.compile(
     r"""  (?<!\\)[.!?]+ [\"'”’)\]*_}$]* (?=\s|\Z)     # and the quotes and brackets that close after it

@@ -5,7 +5,7 @@ with this one (also when this one is killed: its stdin ends). Its time is CPU ti
 idle one does. It is a plain subprocess and not a `multiprocessing`
 child, which would import the caller's main module once more.
 
-    from tokenskip.generation.math_verify import math_verify
+    from tokenskip.answers.math_verify import math_verify
 
     math_verify().equal("x^2-1", "(x-1)(x+1)")
 """

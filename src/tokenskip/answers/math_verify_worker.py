@@ -3,7 +3,7 @@
 Not for import: `math_verify.MathVerify` starts it by its file name. Reads `{"gold": ..., "answer": ..., "limit_s": …}`
 lines on stdin, writes `{"equal": true|false|null}` lines to stdout (null: failed), and first `{"ready": true}`.
 
-    echo '{"gold": "1/2", "answer": "0.5", "limit_s": 3}' | python -P src/tokenskip/generation/math_verify_worker.py
+    echo '{"gold": "1/2", "answer": "0.5", "limit_s": 3}' | python -P src/tokenskip/answers/math_verify_worker.py
 """
 
 from __future__ import annotations

@@ -2,14 +2,14 @@
 
 What a lone `1.234` or `1,5` means depends on the language around it, which is told from its commonest words.
 
-    python -c "from tokenskip.generation.spelling import *; print(with_decimal_points('Das sind 1.234,5 Euro.'))"
+    python -c "from tokenskip.answers.spelling import *; print(with_decimal_points('Das sind 1.234,5 Euro.'))"
 """
 
 from __future__ import annotations
 
 import re
 
-from tokenskip.generation.words import COMMA_LANGUAGES, POINT_LANGUAGES
+from tokenskip.answers.words import COMMA_LANGUAGES, POINT_LANGUAGES
 
 _AMBIGUOUS = re.compile(
     r"""(?<![\d.,({\[]) (?: (?P<whole> [1-9]\d{0,2} (?:\.\d{3})+ ) (?P<after> ,\d+ )?       # 1.234 and 1.234,5

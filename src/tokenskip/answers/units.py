@@ -1,6 +1,6 @@
 """Units: what a name after a number means, which names mean the same, and how many of one make another.
 
-python -c "from tokenskip.generation.units import *; print(read_unit('square centimeters'), read_unit('cm^2'))"
+python -c "from tokenskip.answers.units import *; print(read_unit('square centimeters'), read_unit('cm^2'))"
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import unicodedata
 from fractions import Fraction
 from typing import NamedTuple
 
-from tokenskip.generation.words import NO_UNIT, word_set
+from tokenskip.answers.words import NO_UNIT, word_set
 
 _TABLE = """
 length      1/1000          mm millimeter millimetre

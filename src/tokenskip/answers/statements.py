@@ -5,7 +5,7 @@ A marker is a box, `####`, `<answer>`, the recipe's trigger, or words that annou
 correct", "makes sense"), denials and answers to other questions are no statements. Of what follows, the first complete
 statement counts. All is linear in the length of the text.
 
-    python -c "from tokenskip.generation.statements import *
+    python -c "from tokenskip.answers.statements import *
     print(extract_answer('Die Antwort lautet 12. Das sind 3 mehr.', numeric=True))"
 """
 
@@ -17,14 +17,14 @@ from functools import cache
 from itertools import chain
 from typing import Literal, NamedTuple
 
-from tokenskip.generation.latex import BOX, Box, find_boxes, mend_backslashes
-from tokenskip.generation.phrases import reduce_last, reduce_phrase, refuses
-from tokenskip.generation.sentences import sentence_ends
-from tokenskip.generation.spelling import with_decimal_points
-from tokenskip.generation.thoughts import after_thought
-from tokenskip.generation.units import known_unit
-from tokenskip.generation.values import MAX_ANSWER, read_quantity
-from tokenskip.generation.words import ANSWER_WORDS, LINKS, QUALIFIERS, SCALES, word_set
+from tokenskip.answers.latex import BOX, Box, find_boxes, mend_backslashes
+from tokenskip.answers.phrases import reduce_last, reduce_phrase, refuses
+from tokenskip.answers.sentences import sentence_ends
+from tokenskip.answers.spelling import with_decimal_points
+from tokenskip.answers.thoughts import after_thought
+from tokenskip.answers.units import known_unit
+from tokenskip.answers.values import MAX_ANSWER, read_quantity
+from tokenskip.answers.words import ANSWER_WORDS, LINKS, QUALIFIERS, SCALES, word_set
 
 WINDOW = 2 * MAX_ANSWER
 """What is looked at after a marker: enough to see that an answer is too long."""

@@ -1,7 +1,7 @@
 """The label of a choice that a completion states as its answer: a letter, never an article, a pronoun or part of a
 name.
 
-python -c "from tokenskip.generation.labels import *; print(extract_label('Die Antwort ist (B), nicht C.'))"
+python -c "from tokenskip.answers.labels import *; print(extract_label('Die Antwort ist (B), nicht C.'))"
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tokenskip.generation.latex import Box, find_boxes, mend_backslashes, plain
-from tokenskip.generation.phrases import clean, refuses
-from tokenskip.generation.sentences import sentence_ends
-from tokenskip.generation.statements import WINDOW, Marker, find_markers, phrase_at
-from tokenskip.generation.thoughts import after_thought
+from tokenskip.answers.latex import Box, find_boxes, mend_backslashes, plain
+from tokenskip.answers.phrases import clean, refuses
+from tokenskip.answers.sentences import sentence_ends
+from tokenskip.answers.statements import WINDOW, Marker, find_markers, phrase_at
+from tokenskip.answers.thoughts import after_thought
 
 _WRAP = r"[\s*_`\"'“”(\[{<$]*"
 _LABEL = re.compile(
