@@ -12,10 +12,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "tokenskip"
 LAYERS = (
-    ("errors", "types", "progress", "distributed"),
+    ("errors", "types", "progress", "distributed", "terminal"),
     ("arms", "config", "ratio", "tokens", "jsonl"),
-    ("prompts", "evaluation.stats", "generation.math_verify", "generation.math_verify_worker", "generation.answers"),
-    ("pruning.equations", "pruning.atoms", "pruning.chain", "pruning.corpus", "evaluation.metrics", "training.muon"),
+    ("evaluation.schema", "evaluation.stats"),
+    ("evaluation.loops", "evaluation.comparisons", "evaluation.spread"),
+    ("prompts", "generation.math_verify", "generation.math_verify_worker", "generation.answers"),
+    (
+        "pruning.equations",
+        "pruning.atoms",
+        "pruning.chain",
+        "pruning.corpus",
+        "evaluation.metrics",
+        "evaluation.warnings",
+        "training.muon",
+    ),
     ("client", "embedded", "models", "store", "tracking"),
     ("plugins", "engine"),
     ("backends", "scorers", "tasks"),

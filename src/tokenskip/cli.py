@@ -211,14 +211,15 @@ def _run_all(config: Any, out: Path) -> None:
 def _show_results(path: Path) -> None:
     from rich.console import Console
 
-    from tokenskip.evaluation.results import load_results
-    from tokenskip.report.page import terminal_table
+    from tokenskip.evaluation.schema import load_results
+    from tokenskip.report.tables import terminal_table
+    from tokenskip.terminal import printable
 
     results = load_results(path)
     console = Console()
     console.print(terminal_table(results))
-    for warning in results["warnings"]:
-        console.print(f"! {warning}", style="yellow", markup=False, highlight=False)
+    for warning in results.warnings:
+        console.print(f"! {printable(warning)}", style="yellow", markup=False, highlight=False)
     console.print(f"report: {path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tokenskip.arms import ARMS, DEFAULT_ARMS, Arm, round_arm, round_number
+from tokenskip.arms import ARMS, DEFAULT_ARMS, ORIGINAL, Arm, is_taken, round_arm, round_number
 from tokenskip.errors import ConfigError, unknown_name
 
 PAPER_RATIOS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -176,7 +176,8 @@ class EvaluateConfig(Section):
     """Stage 7: all arms on the same problems."""
 
     arms: tuple[str, ...] = Field(
-        DEFAULT_ARMS, description="rows of the evaluation, of: " + ", ".join(ARMS) + ", and your own"
+        DEFAULT_ARMS,
+        description="rows of the evaluation, of: " + ", ".join(ARMS) + ", and your own; original always is one",
     )
     define: dict[str, Arm] = Field(default_factory=dict, description="arms of your own: name -> fields of arms.Arm")
     ratios: tuple[Ratio, ...] = Field(PAPER_RATIOS, min_length=1, description="ratios asked for")
@@ -195,9 +196,12 @@ class EvaluateConfig(Section):
     def _named(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        taken = next((name for name in given if name in ARMS or str(name).startswith("tokenskip_round_")), None)
+        taken = next((name for name in given if is_taken(str(name))), None)
         if taken is not None:
             raise ValueError(f"arm {taken!r} is built in: choose another name")
+        for name, arm in given.items():
+            if isinstance(arm, dict) and arm.get("role") == "original":
+                raise ValueError(f"arm {name!r}: role is method or control; the original is built in")
         return {name: {**arm, "name": name} if isinstance(arm, dict) else arm for name, arm in given.items()}
 
 
@@ -234,16 +238,19 @@ class RunConfig(Section):
 
     def known_arms(self) -> dict[str, Arm]:
         """Every arm that this run can evaluate, by name: the built-in ones, the rounds', the recipe's own."""
-        rounds = self.rounds
-        numbers = range(rounds.count) if rounds.adopt else range(1, rounds.count + 1)
-        own = [round_arm(number) for number in numbers]
-        return {**ARMS, **{arm.name: arm for arm in own}, **self.evaluate.define}
+        return {**ARMS, **{arm.name: arm for arm in self._round_arms()}, **self.evaluate.define}
 
     def chosen_arms(self) -> list[Arm]:
-        """The arms of `evaluate.arms`, and those of the rounds."""
+        """The original, which all others are compared with, the arms of `evaluate.arms`, and those of the rounds."""
         known = self.known_arms()
-        rounds = [name for name in known if name.startswith("tokenskip_round_")]
-        return [known[name] for name in dict.fromkeys((*self.evaluate.arms, *rounds))]
+        rounds = [arm.name for arm in self._round_arms()]
+        return [known[name] for name in dict.fromkeys((ORIGINAL.name, *self.evaluate.arms, *rounds))]
+
+    def _round_arms(self) -> list[Arm]:
+        """The adapters of the rounds; the last one is the run's own where it is adopted."""
+        rounds = self.rounds
+        numbers = range(rounds.count) if rounds.adopt else range(1, rounds.count + 1)
+        return [round_arm(number) for number in numbers]
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:

@@ -10,7 +10,7 @@ import pytest
 from scripted_runs import recipe
 
 from tokenskip import pipeline
-from tokenskip.arms import ARMS, DEFAULT_ARMS, rows_of
+from tokenskip.arms import ARMS, DEFAULT_ARMS, Arm, rows_of
 from tokenskip.config import check_config, load_recipe
 from tokenskip.errors import ConfigError, RunError
 from tokenskip.store import read_rows
@@ -49,6 +49,28 @@ def test_rows_that_say_nothing_are_left_out() -> None:
     ]
 
 
+def test_what_an_arm_is_follows_from_its_fields() -> None:
+    kinds = {arm.name: (arm.role, arm.shortened_by) for arm in ARMS.values()}
+    assert kinds["original"] == ("original", "nothing")
+    assert kinds["tokenskip"] == kinds["tokenskip_prompt"] == ("method", "ratio")
+    assert kinds["prompt_lc"] == kinds["prompt_be_concise"] == ("control", "instruction")
+    assert kinds["marker_only"] == kinds["random"] == ("control", "ratio")
+    assert kinds["truncation_forced"] == ("control", "truncation")
+    assert kinds["full_chain"] == ("control", "nothing")
+    assert Arm(name="a", weights="runs/other/adapter").role == "method"
+    assert Arm(name="a", weights="runs/other/adapter", role="control").role == "control"
+    assert Arm.model_validate({"name": "a", "dial": True, "marker": True}).per_ratio, "the old spelling"
+
+
+def test_the_original_is_evaluated_whether_it_is_named_or_not() -> None:
+    assert [arm.name for arm in configured(arms=["tokenskip"]).chosen_arms()] == ["original", "tokenskip"]
+    assert [arm.name for arm in configured(arms=["tokenskip", "original"]).chosen_arms()] == ["original", "tokenskip"]
+
+
+def test_a_ratio_is_one_row_however_often_it_is_given() -> None:
+    assert list(ARMS["tokenskip"].ratios([0.5, 1.0, 0.5])) == [1.0, 0.5]
+
+
 def test_the_default_costs_what_it_did() -> None:
     assert [arm.name for arm in configured().chosen_arms()] == list(DEFAULT_ARMS)
     assert {arm.weights for arm in configured().chosen_arms()} == {"base", "tokenskip", "random"}
@@ -59,15 +81,20 @@ def test_the_default_costs_what_it_did() -> None:
     [
         ({"tokenskip": {}}, "arm 'tokenskip' is built in: choose another name"),
         ({"a-b": {}}, "evaluate.define.a-b.name"),
-        ({"a": {"instruction": "{p}%"}}, "arm a: marker, cut and {p} need a ratio: set dial: true"),
-        ({"a": {"cut": True, "dial": True, "marker": True}}, "arm a: cut shortens the original's own chains"),
+        ({"a": {"instruction": "{p}%"}}, "arm a: marker, cut and {p} need a ratio: set per_ratio: true"),
+        ({"a": {"cut": True, "per_ratio": True, "marker": True}}, "arm a: cut shortens the original's own chains"),
         ({"a": {"forced": True}}, "arm a: forced needs cut: true"),
         ({"a": {"weights": "best"}}, "arm a: unknown weights 'best': allowed are base, tokenskip, random, full_chain"),
         ({"a": {"weights": "no/such"}}, "arm a: no/such is no adapter folder"),
-        ({"a": {"weights": "round_1", "dial": True}}, "arm a needs rounds: set rounds.count above 0"),
+        ({"a": {"weights": "round_1", "per_ratio": True}}, "arm a needs rounds: set rounds.count above 0"),
         ({"a": {"calibrated": True}}, "arm a: calibrated needs weights: tokenskip and marker: true"),
         ({"a": {"instuction": "x"}}, "unknown key 'evaluate.define.a.instuction' (did you mean"),
         ({"a": {"length": "short"}}, "evaluate.define.a.length"),
+        ({"a": {"dial": True, "per_ratio": True}}, "evaluate.define.a: dial is the old name of per_ratio"),
+        ({"a": {"role": "original"}}, "arm 'a': role is method or control; the original is built in"),
+        ({"a": {"role": "method"}}, "arm a: role: method needs weights that were trained"),
+        ({"a": {"role": "king"}}, "evaluate.define.a.role"),
+        ({"a": {"weights": ["base"]}}, "evaluate.define.a.weights"),
     ],
 )
 def test_impossible_arms_are_one_line(define: dict[str, Any], message: str) -> None:
@@ -80,7 +107,7 @@ def test_impossible_arms_are_one_line(define: dict[str, Any], message: str) -> N
 def test_arms_of_a_recipe_and_controls_with_adapters_of_their_own(tmp_path: Path, model_folder: Path) -> None:
     own = {
         "terse": {"instruction": "Use {p}% fewer words.", "dial": True, "about": "a terse prompt"},
-        "short_terse": {"weights": "tokenskip", "instruction": "Be brief.", "dial": True, "marker": True},
+        "short_terse": {"weights": "tokenskip", "instruction": "Be brief.", "per_ratio": True, "marker": True},
     }
     arms = ["original", "tokenskip", "terse", "short_terse", "prompt_lc", "full_chain"]
     evaluate = {"arms": arms, "define": own, "ratios": [0.5, 1.0], "latency_samples": 0}
