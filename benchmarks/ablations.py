@@ -153,30 +153,30 @@ class Bench:
         if concise:
             sampled = {"samples": SAMPLES, "temperature": 0.7}
             config = config.model_copy(update={"generate": config.generate.model_copy(update=sampled)})
-        with Run(folder, config, Lines()) as job:
-            pipeline.generate(job)
-            pipeline.grade(job)
+        with Run(folder, config, Lines()) as run:
+            pipeline.generate(run)
+            pipeline.grade(run)
             if not concise:
-                pipeline.score(job)
-                pipeline.evaluate(job)
+                pipeline.score(run)
+                pipeline.evaluate(run)
         return folder
 
     def run(self, name: str) -> None:
         """Everything of a variant that is not done yet."""
         variant = VARIANTS[name]
         shared = self.shared(concise=variant.concise)
-        with Run(self.out / name, self.config(variant), Lines()) as job:
-            self._begin(job.folder, shared, variant)
-            pipeline.score(job)
-            pipeline.prune(job)
+        with Run(self.out / name, self.config(variant), Lines()) as run:
+            self._begin(run.folder, shared, variant)
+            pipeline.score(run)
+            pipeline.prune(run)
             if variant.achieved_labels:
-                relabel(job.folder)
-            pipeline.train(job)
+                relabel(run.folder)
+            pipeline.train(run)
             original = f"{EVAL}/original.jsonl"
-            if not job.folder.file(original).exists():
-                job.folder.file(EVAL).mkdir(exist_ok=True)
-                copy_atomically(self.shared() / original, job.folder.file(original))
-            pipeline.evaluate(job)
+            if not run.folder.file(original).exists():
+                run.folder.file(EVAL).mkdir(exist_ok=True)
+                copy_atomically(self.shared() / original, run.folder.file(original))
+            pipeline.evaluate(run)
 
     def _begin(self, folder: RunFolder, shared: Path, variant: Variant) -> None:
         """Hand the shared chains over: the first problems' rows, or the shortest right sample of each."""

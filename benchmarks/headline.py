@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pages import ROOT, fill
 
+from tokenskip import pipeline
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.embedded import adapter_path
 from tokenskip.errors import ConfigError, TokenskipError
@@ -29,10 +30,10 @@ from tokenskip.evaluation.comparisons import headline_rows, main_arm, original_o
 from tokenskip.evaluation.evaluate import read_arm
 from tokenskip.evaluation.metrics import Paired, paired_difference
 from tokenskip.evaluation.schema import ArmResult, Results, load_results
-from tokenskip.pipeline import Run, run
 from tokenskip.progress import Advance
 from tokenskip.report.tables import markdown_table
 from tokenskip.report.text import p_value_text, pct, points, signed, summary
+from tokenskip.run import Run
 from tokenskip.store import ADAPTER, RunFolder
 
 RECIPE = ROOT / "src" / "tokenskip" / "recipes" / "embedded.yaml"
@@ -284,10 +285,10 @@ def measure(out: Path, limit: int | None) -> tuple[RunConfig, Results, list[Targ
     """Run the recipe, or what is left of it; its configuration, results and targets."""
     limits = [] if limit is None else [f"task.train_limit={limit}", f"task.test_limit={limit}"]
     config = load_recipe(RECIPE, limits)
-    with Run(out, config, Lines()) as job:
-        run(job)
+    with Run(out, config, Lines()) as run:
+        pipeline.run(run)
         results = load_results(out)
-        return config, results, targets(job.folder, results)
+        return config, results, targets(run.folder, results)
 
 
 def main() -> None:

@@ -68,12 +68,13 @@ def prepare(out: Path, limit: int | None) -> tuple[Path, RunConfig]:
 
 def run(folder: Path, config: RunConfig, part: str, limit: int | None) -> None:
     """What of a part is not done yet."""
-    with Run(folder, config, Lines()) as job:
+    with Run(folder, config, Lines()) as run:
         if part == "rounds":
-            pipeline.rounds(job)
-            pipeline.evaluate(job)
-        elif not job.folder.file(CALIBRATION).exists():
-            calibrate(job, n=limit or PROBLEMS)
+            pipeline.rounds(run)
+            pipeline.controls(run)
+            pipeline.evaluate(run)
+        elif not run.folder.file(CALIBRATION).exists():
+            calibrate(run, n=limit or PROBLEMS)
 
 
 def collect(folder: RunFolder) -> Row:

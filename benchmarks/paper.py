@@ -67,8 +67,8 @@ def model_of(size: str, out: Path, limit: int | None = None) -> Path:
     from embedded_model.pretrain import Run as Pretraining
 
     folder = (out / size / "model").resolve()
-    job = Pretraining(folder, Recipe(size=size, tokens=TOKENS, seed=SEED))
-    job.train(eval_every=TOKENS // CHECKPOINTS, eval_n=200)
+    pretraining = Pretraining(folder, Recipe(size=size, tokens=TOKENS, seed=SEED))
+    pretraining.train(eval_every=TOKENS // CHECKPOINTS, eval_n=200)
     return folder
 
 
@@ -92,10 +92,9 @@ def compress(folder: Path, config: RunConfig, passes: Sequence[tuple[Sequence[st
     """Every stage of the pipeline up to the evaluation, a pass after the other."""
     for arms, ratios in passes:
         settings = config.evaluate.model_copy(update={"arms": tuple(arms), "ratios": tuple(ratios)})
-        with Run(folder, config.model_copy(update={"evaluate": settings}), Lines()) as job:
-            for stage in (pipeline.generate, pipeline.grade, pipeline.score, pipeline.prune, pipeline.train):
-                stage(job)
-            pipeline.evaluate(job)
+        with Run(folder, config.model_copy(update={"evaluate": settings}), Lines()) as run:
+            for stage in ("generate", "grade", "score", "prune", "train", "evaluate"):
+                pipeline.STAGES[stage](run)
 
 
 def measured(folder: RunFolder, ratios: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)) -> list[Row]:

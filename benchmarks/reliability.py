@@ -132,11 +132,11 @@ def engines() -> dict[str, Any]:
         folder = Path(name)
         waiting = recipe(folder, save_tiny_model(folder / "tiny"), generate={"options": {"pause": 0.5}})
         write_problems(folder, n_train=N_ROWS)
-        jobs = {
+        recipes = {
             "a backend that waits 0.5 s for 8 rows": (waiting, []),
             "the embedded model on this CPU": (None, ["generate.batch_size=8", f"task.train_limit={N_ROWS}"]),
         }
-        for title, (file, settings) in jobs.items():
+        for title, (file, settings) in recipes.items():
             seconds[title] = {}
             for workers in (0, 1, 2, 4):
                 engine = [
@@ -148,8 +148,8 @@ def engines() -> dict[str, Any]:
                 config = load_recipe(file, settings + (engine if workers else []))
                 label = f"Ray, {workers}" if workers else "local"
                 watch = Stopwatch()
-                with pipeline.Run(folder / f"{len(seconds)}-{workers}", config, watch) as job:
-                    pipeline.generate(job)
+                with pipeline.Run(folder / f"{len(seconds)}-{workers}", config, watch) as run:
+                    pipeline.generate(run)
                 first, last = (moment - watch.start for moment in (watch.first, time.perf_counter()))
                 seconds[title][label] = round(first, 1), round(last - first, 1)
                 print(f"{title}: {label}: {seconds[title][label]} s", flush=True)

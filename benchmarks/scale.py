@@ -30,6 +30,7 @@ from pages import RESULTS, ROOT, fill, table
 
 from tokenskip import pipeline
 from tokenskip.config import RunConfig, check_config
+from tokenskip.pruning.prune import prune_chains, write_dataset
 from tokenskip.store import COMPLETIONS, PRUNED, TRAIN, dump_row, read_rows, trajectory_row
 from tokenskip.types import Trajectory
 
@@ -92,17 +93,17 @@ def measure(n: int, folder: Path) -> dict[str, Any]:
         seconds[stage], cpu_seconds[stage] = time.perf_counter() - start, time.process_time() - cpu_start
         peaks[stage] = round(peak_mib(), 1)
 
-    with pipeline.Run(folder / "run", config_of(problems)) as job:
-        with job.folder.file(COMPLETIONS).open("w", encoding="utf-8") as out:
+    with pipeline.Run(folder / "run", config_of(problems)) as run:
+        with run.folder.file(COMPLETIONS).open("w", encoding="utf-8") as out:
             out.writelines(dump_row(trajectory_row(one)) for one in synthetic(n))
-        job.count("a tokenizer and its imports are loaded")
-        job.free()
+        run.count("a tokenizer and its imports are loaded")
+        run.free()
         peaks["start"] = round(peak_mib(), 1)
-        timed("grade", lambda: pipeline.grade(job))
-        timed("score", lambda: pipeline.score(job))
-        timed("prune", lambda: pipeline.prune_chains(job))
-        timed("dataset", lambda: pipeline.write_dataset(job))
-        rows = {name: sum(1 for _ in read_rows(job.folder.require(name))) for name in (PRUNED, TRAIN)}
+        timed("grade", lambda: pipeline.grade(run))
+        timed("score", lambda: pipeline.score(run))
+        timed("prune", lambda: prune_chains(run))
+        timed("dataset", lambda: write_dataset(run))
+        rows = {name: sum(1 for _ in read_rows(run.folder.require(name))) for name in (PRUNED, TRAIN)}
     assert rows[PRUNED] == n, f"{rows[PRUNED]} rows of {n} came through"
     return {
         "n": n,

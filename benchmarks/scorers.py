@@ -142,11 +142,11 @@ class Bench:
         read = {section: getattr(recipe, section) for section in ("model", "task", "prompt", "generate", "evaluate")}
         self.config = RunConfig(**read)  # the chains do not depend on how the recipe trains
         self.training = load_recipe(RECIPE, [*limits, *TRAINING, *overrides])
-        with Run(out / "chains", self.config, Lines()) as job:
-            pipeline.generate(job)
-            pipeline.grade(job)
-            self.chains = [one for one in job.folder.trajectories() if not one.dropped and one.cot.strip()]
-            self.prompts, self.count = job.prompts, job.count
+        with Run(out / "chains", self.config, Lines()) as run:
+            pipeline.generate(run)
+            pipeline.grade(run)
+            self.chains = [one for one in run.folder.trajectories() if not one.dropped and one.cot.strip()]
+            self.prompts, self.count = run.prompts, run.count
 
     @staticmethod
     def with_scorer(config: RunConfig, name: str) -> RunConfig:
@@ -246,20 +246,20 @@ class Bench:
         """The ordinary pipeline with a variant as the scorer: its settings, the original model's row and one per γ."""
         folder = self.out / "trained" / file_name(name)
         config = self.with_scorer(self._evaluated(self.training, ("original", "tokenskip")), name)
-        with Run(folder, config, Lines()) as job:
+        with Run(folder, config, Lines()) as run:
             for file in (COMPLETIONS, TRAJECTORIES, ORIGINAL):
-                if not job.folder.file(file).exists():
-                    job.folder.file(file).parent.mkdir(exist_ok=True)
-                    copy_atomically(self._chains_file(file), job.folder.file(file))
-            if not job.folder.file(SCORES).exists():
+                if not run.folder.file(file).exists():
+                    run.folder.file(file).parent.mkdir(exist_ok=True)
+                    copy_atomically(self._chains_file(file), run.folder.file(file))
+            if not run.folder.file(SCORES).exists():
                 scored = {one.id: one for one in self.scored(name)[0]}
-                chains = (scored.get(one.id, one.drop("not scored")) for one in job.folder.trajectories())
-                write_rows(job.folder.file(SCORES), map(scores_row, chains))
-            pipeline.run(job)
-            n_rows = sum(1 for _ in read_rows(job.folder.file(TRAIN)))
+                chains = (scored.get(one.id, one.drop("not scored")) for one in run.folder.trajectories())
+                write_rows(run.folder.file(SCORES), map(scores_row, chains))
+            pipeline.run(run)
+            n_rows = sum(1 for _ in read_rows(run.folder.file(TRAIN)))
         keys = ("arm", "ratio", "n", "accuracy", "accuracy_low", "accuracy_high", "achieved_ratio", "cot_tokens_mean")
         arms = sorted(load_results(folder).arms, key=lambda arm: arm.ratio or 0)
-        training = {"n_rows": n_rows, **job.config.train.model_dump(exclude={"trainer"})}
+        training = {"n_rows": n_rows, **run.config.train.model_dump(exclude={"trainer"})}
         return {"training": training, "arms": [{key: getattr(arm, key) for key in keys} for arm in arms]}
 
     def to_default(self, name: str, default: str) -> dict[str, Any] | None:
@@ -277,8 +277,8 @@ class Bench:
         """A file that all fine-tunings share; what the untouched model does is evaluated once."""
         file = self.out / "chains" / name
         if not file.exists():
-            with Run(self.out / "chains", self._evaluated(self.config, ("original",)), Lines()) as job:
-                pipeline.evaluate(job)
+            with Run(self.out / "chains", self._evaluated(self.config, ("original",)), Lines()) as run:
+                pipeline.evaluate(run)
         return file
 
     @staticmethod

@@ -24,6 +24,8 @@ from typing import Any
 
 from scripted_runs import recipe, write_problems
 
+from tokenskip.layout import MADE_BY
+
 SAVE_STEPS = 2
 STAGES = ("generate", "grade", "score", "prune", "dataset", "train", "evaluate", "report")
 WINDOWS = {"generate": 8, "grade": 2, "score": 2, "prune": 2, "evaluate": 8}
@@ -57,7 +59,9 @@ def _command(arguments: list[str], pipe: Connection, kill: Kill | None) -> None:
     """`tokenskip ARGUMENTS`, which reports (stage, file, rows or steps) before or after it computes them."""
     from tokenskip import cli, pipeline
     from tokenskip.commands import console
-    from tokenskip.store import RunFolder
+    from tokenskip.generation import grade
+    from tokenskip.pruning import prune, score
+    from tokenskip.store import Pending, RunFolder
 
     seen = 0
 
@@ -71,19 +75,17 @@ def _command(arguments: list[str], pipe: Connection, kill: Kill | None) -> None:
                     os.kill(os.getpid(), signal.SIGKILL)
                 threading.Timer(kill.delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
-    grow, stage, write_dataset, report = RunFolder.grow, console._Bars.stage, pipeline.write_dataset, pipeline.report
+    pending, stage, write_dataset, report = RunFolder.pending, console._Bars.stage, prune.write_dataset, pipeline.report
 
-    def watched_grow(self: RunFolder, name: str, inputs: Any, make: Any, **options: Any) -> int:
-        def watched(*job: Any) -> Any:
-            work = make(*job)
+    def watched_pending(self: RunFolder, name: str, inputs: Any, window: int) -> Pending:
+        found = pending(self, name, inputs, window)
 
-            def counted(window: Any) -> Any:
-                tell(options["title"].split()[0], f"{self.path.name}/{name}", len(window))
-                return work(window)
+        def told() -> Iterator[Any]:
+            for items in found.windows:
+                tell(MADE_BY.get(name, "evaluate"), f"{self.path.name}/{name}", len(items))
+                yield items
 
-            return counted
-
-        return grow(self, name, inputs, watched, **options)
+        return Pending(found.done, told())
 
     @contextmanager
     def watched_stage(self: Any, name: str, total: int | None) -> Iterator[Any]:
@@ -99,16 +101,17 @@ def _command(arguments: list[str], pipe: Connection, kill: Kill | None) -> None:
 
             yield counted
 
-    def watched_dataset(job: Any) -> None:
+    def watched_dataset(run: Any) -> None:
         tell("dataset", "", 0)
-        write_dataset(job)
+        write_dataset(run)
 
-    def watched_report(job: Any) -> Path:
+    def watched_report(run: Any) -> None:
         tell("report", "", 0)
-        return report(job)
+        report(run)
 
-    RunFolder.grow, console._Bars.stage = watched_grow, watched_stage  # type: ignore[method-assign]
-    pipeline.write_dataset, pipeline.report, pipeline.SCORE_WINDOW = watched_dataset, watched_report, WINDOWS["grade"]
+    RunFolder.pending, console._Bars.stage = watched_pending, watched_stage  # type: ignore[method-assign]
+    prune.write_dataset, pipeline.STAGES["report"] = watched_dataset, watched_report
+    grade.WINDOW, score.WINDOW, prune.WINDOW = WINDOWS["grade"], WINDOWS["score"], WINDOWS["prune"]
     sys.argv = ["tokenskip", *arguments]
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)

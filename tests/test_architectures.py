@@ -64,8 +64,8 @@ def test_a_whole_run(family: str, tmp_path: Path) -> None:
         evaluate={"arms": ["original", "tokenskip"], "ratios": [0.5], "latency_samples": 0},
     )
     folder = tmp_path / "run"
-    with pipeline.Run(folder, load_recipe(file)) as job:
-        pipeline.run(job)
+    with pipeline.Run(folder, load_recipe(file)) as run:
+        pipeline.run(run)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert [(arm["arm"], arm["ratio"]) for arm in results["arms"]] == [("original", None), ("tokenskip", 0.5)]
     assert len(list(iter_losses(folder / "adapter"))) >= 2

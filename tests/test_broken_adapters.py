@@ -21,11 +21,11 @@ def test_an_adapter_that_ignores_the_ratio_is_named(tmp_path: Path, model_folder
         evaluate={"arms": ["original", "tokenskip"], "ratios": [0.5, 0.7, 0.9], "latency_samples": 0},
     )
     (tmp_path / "run" / "adapter").mkdir(parents=True)
-    with pipeline.Run(tmp_path / "run", load_recipe(recipe_file)) as job:
-        pipeline.generate(job)
-        pipeline.grade(job)
-        pipeline.evaluate(job)
-        pipeline.report(job)
+    with pipeline.Run(tmp_path / "run", load_recipe(recipe_file)) as run:
+        pipeline.generate(run)
+        pipeline.grade(run)
+        pipeline.evaluate(run)
+        pipeline.report(run)
     warnings = json.loads((tmp_path / "run" / "results.json").read_text())["warnings"]
     assert any(text.startswith("The ratio is ignored: tokenskip uses 1.00 to 1.00") for text in warnings), warnings
 
@@ -53,11 +53,11 @@ def test_an_adapter_of_random_weights_is_named(tmp_path: Path) -> None:
             torch.nn.init.normal_(weights, std=0.3)
     model.save_pretrained(str(adapter))
     load_tokenizer(config.model).save_pretrained(str(adapter))
-    with pipeline.Run(tmp_path / "run", config) as job:
-        pipeline.generate(job)
-        pipeline.grade(job)
-        pipeline.evaluate(job)
-        pipeline.report(job)
+    with pipeline.Run(tmp_path / "run", config) as run:
+        pipeline.generate(run)
+        pipeline.grade(run)
+        pipeline.evaluate(run)
+        pipeline.report(run)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["arms"][0]["accuracy"] > 0.5, "the embedded model itself"
     assert any("At every ratio: the adapter looks broken." in text for text in results["warnings"]), results["warnings"]

@@ -65,7 +65,7 @@ def pool_on(monkeypatch: pytest.MonkeyPatch, workers: int, seed: int = 0) -> tup
     return pool, fake
 
 
-def doubling(job: Any) -> Any:
+def doubling(run: Any) -> Any:
     return lambda window: [{"n": 2 * n} for n in window]
 
 
@@ -184,8 +184,8 @@ ARMS = {"arms": ["original", "tokenskip", "truncation_forced"], "ratios": [0.5],
 
 def run_on(engine: str, folder: Path, recipe_file: Path, *overrides: str) -> None:
     config = load_recipe(recipe_file, [f"engine={engine}", "engine.address=local", *overrides])
-    with pipeline.Run(folder, config) as job:
-        pipeline.run(job)
+    with pipeline.Run(folder, config) as run:
+        pipeline.run(run)
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -207,14 +207,14 @@ def test_ray_writes_the_same_bytes_and_survives_a_dead_worker(tmp_path: Path, mo
     killed: list[int] = []
     stop = threading.Event()
 
-    with pipeline.Run(tmp_path / "ray", config) as job:
+    with pipeline.Run(tmp_path / "ray", config) as run:
 
         def kill_some() -> None:
             import ray
 
             victims = 0
             while not stop.wait(0.2) and victims < 2:
-                pool = job._pool
+                pool = run._pool
                 rows = tmp_path / "ray" / ("completions.jsonl" if victims == 0 else "eval/original.jsonl")
                 enough = rows.exists() and rows.read_bytes().count(b"\n") >= 4
                 if pool and pool.actors and enough:
@@ -225,7 +225,7 @@ def test_ray_writes_the_same_bytes_and_survives_a_dead_worker(tmp_path: Path, mo
 
         thread = threading.Thread(target=kill_some, daemon=True)
         thread.start()
-        pipeline.run(job)
+        pipeline.run(run)
         stop.set()
         thread.join()
     assert len(killed) == 2
@@ -244,16 +244,16 @@ def test_ray_goes_on_where_it_was_stopped_and_says_what_does_not_fit(tmp_path: P
     recipe_file = recipe(tmp_path, model_folder, evaluate=ARMS)
     config = load_recipe(recipe_file, ["engine=ray", "engine.address=local"])
     for target in ("a", "b"):
-        with pipeline.Run(tmp_path / target, config) as job:
-            pipeline.generate(job)
+        with pipeline.Run(tmp_path / target, config) as run:
+            pipeline.generate(run)
         if target == "b":
             whole = (tmp_path / "a" / "completions.jsonl").read_bytes()
             (tmp_path / "b" / "completions.jsonl").write_bytes(whole[: len(whole) // 2])
-            with pipeline.Run(tmp_path / "b", config) as job:
-                pipeline.generate(job)
+            with pipeline.Run(tmp_path / "b", config) as run:
+                pipeline.generate(run)
             assert (tmp_path / "b" / "completions.jsonl").read_bytes() == whole
     with (
         pytest.raises(ConfigError, match="1 workers of 1 GPU do not fit a cluster with 0 GPU"),
-        pipeline.Run(tmp_path / "c", load_recipe(recipe_file, ["engine=ray", "engine.gpus_per_worker=1"])) as job,
+        pipeline.Run(tmp_path / "c", load_recipe(recipe_file, ["engine=ray", "engine.gpus_per_worker=1"])) as run,
     ):
-        pipeline.generate(job)
+        pipeline.generate(run)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from growing import grow
 from scripted_runs import recipe
 
 from tokenskip import cli, pipeline
@@ -40,8 +41,9 @@ def rows(n: int) -> list[dict[str, Any]]:
     return [{"id": str(i), "text": "x" * 100} for i in range(n)]
 
 
-def grow(folder: RunFolder, n: int) -> int:
-    return folder.grow("rows.jsonl", rows(n), lambda: list, window=4, progress=Silent(), title="t")
+def grown(folder: RunFolder, n: int) -> int:
+    grow(folder, "rows.jsonl", rows(n), list, 4)
+    return len(list(read_rows(folder.file("rows.jsonl"))))
 
 
 def test_a_file_that_may_not_grow_is_one_line_and_the_rest_follows_later(tmp_path: Path) -> None:
@@ -51,12 +53,12 @@ def test_a_file_that_may_not_grow_is_one_line_and_the_rest_follows_later(tmp_pat
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
         with pytest.raises(RunError, match=r"cannot write .*rows\.jsonl: File too large; what is written is kept"):
-            grow(RunFolder(tmp_path, RunConfig()), 40)
+            grown(RunFolder(tmp_path, RunConfig()), 40)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
     assert 0 < (tmp_path / "rows.jsonl").stat().st_size <= 1000
-    assert grow(RunFolder(tmp_path, RunConfig()), 40) == 40
+    assert grown(RunFolder(tmp_path, RunConfig()), 40) == 40
     assert list(read_rows(tmp_path / "rows.jsonl")) == rows(40)
 
 
@@ -108,9 +110,16 @@ def test_a_folder_of_another_version_is_read_or_refused(tmp_path: Path) -> None:
         RunError, match=r"written by tokenskip 0\.0\.9, and this is .*unknown key 'gone'.*Use that vers"
     ):
         read_manifest(tmp_path)
-    file.write_text(json.dumps({**manifest, "format": 2, "versions": {"tokenskip": "9.0"}}))
-    with pytest.raises(RunError, match=r"written by tokenskip 9\.0, and this is .*, which cannot read it: update"):
+    file.write_text(json.dumps({**manifest, "format": 3, "versions": {"tokenskip": "9.0"}}))
+    with pytest.raises(RunError, match=r"tokenskip 9\.0 \(layout 3 of .*\), and this is .*, which cannot read it: up"):
         read_manifest(tmp_path)
+    file.write_text(json.dumps({**manifest, "format": 1}))
+    assert read_manifest(tmp_path)["config"]["seed"] == 0, "its settings can be read, so its adapter can be used"
+    with (
+        pytest.raises(RunError, match=r"\(layout 1 of run folders\), and this is .*choose another --out, or use that"),
+        RunFolder(tmp_path, RunConfig()),
+    ):
+        pass
 
 
 class _Bars:
@@ -146,7 +155,7 @@ def test_one_interrupt_ends_the_run_after_the_window_in_flight_and_two_at_once(t
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started with `nohup … &` ignores it
     with console._stopping(shown):
         with pytest.raises(KeyboardInterrupt):
-            folder.grow("rows.jsonl", rows(40), lambda: work, window=4, progress=shown, title="t")
+            grow(folder, "rows.jsonl", rows(40), work, 4, shown)
         assert windows == 2
         assert list(read_rows(tmp_path / "rows.jsonl")) == rows(8)  # the window in flight is there
         with pytest.raises(KeyboardInterrupt):
@@ -177,17 +186,17 @@ def test_an_interrupted_training_saves_first_and_ends_in_the_same_bytes(tmp_path
     recipe_file = recipe(tmp_path, model_folder, train={"save_steps": 1000}, evaluate={"arms": ["original"]})
     config = load_recipe(recipe_file)
     for name in ("whole", "stopped"):
-        with pipeline.Run(tmp_path / name, config) as job:
+        with pipeline.Run(tmp_path / name, config) as run:
             for stage in ("generate", "grade", "score", "prune"):
-                getattr(pipeline, stage)(job)
-    with pipeline.Run(tmp_path / "whole", config) as job:
-        pipeline.train(job)
-    with pytest.raises(KeyboardInterrupt), pipeline.Run(tmp_path / "stopped", config, _Late(3)) as job:
-        pipeline.train(job)
+                getattr(pipeline, stage)(run)
+    with pipeline.Run(tmp_path / "whole", config) as run:
+        pipeline.train(run)
+    with pytest.raises(KeyboardInterrupt), pipeline.Run(tmp_path / "stopped", config, _Late(3)) as run:
+        pipeline.train(run)
     saved = list((tmp_path / "stopped" / "checkpoints").glob("checkpoint-*"))
     assert len(saved) == 1
-    with pipeline.Run(tmp_path / "stopped", config) as job:
-        pipeline.train(job)
+    with pipeline.Run(tmp_path / "stopped", config) as run:
+        pipeline.train(run)
     weights = "adapter/adapter_model.safetensors"
     assert (tmp_path / "stopped" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
 

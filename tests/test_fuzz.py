@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import make_tokenizer
+from growing import grow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,6 @@ from tokenskip.generation.split import split_completion
 from tokenskip.jsonl import read_jsonl
 from tokenskip.models import load_tokenizer
 from tokenskip.plugins import make_scorer
-from tokenskip.progress import Silent
 from tokenskip.prompts import Prompts, spell_ratio
 from tokenskip.pruning.atoms import check_pruned, split_units
 from tokenskip.pruning.chain import prune_chain_many
@@ -325,6 +325,6 @@ PROMPTS: list[Prompts] = []
 def test_an_id_is_data_and_never_a_path(tmp_path: Path, id: str) -> None:
     folder = RunFolder(tmp_path / "run" / "deep", RunConfig())
     folder.path.mkdir(parents=True)
-    folder.grow("rows.jsonl", [{"id": id}], lambda: list, window=1, progress=Silent(), title="t")
+    grow(folder, "rows.jsonl", [{"id": id}], list, 1)
     assert [row["id"] for row in read_rows(folder.file("rows.jsonl"))] == [id]
     assert [file.name for file in tmp_path.rglob("*")] == ["run", "deep", "rows.jsonl"]

@@ -50,8 +50,8 @@ class Killing:
 
 
 def run(path: Path, recipe_file: Path, progress: Any = None) -> None:
-    with pipeline.Run(path, load_recipe(recipe_file), progress) as job:
-        pipeline.run(job)
+    with pipeline.Run(path, load_recipe(recipe_file), progress) as a_run:
+        pipeline.run(a_run)
 
 
 def contents(path: Path, *names: str) -> dict[str, bytes]:
@@ -77,20 +77,22 @@ def test_every_file_is_there_and_rows_belong_together(whole: tuple[Path, Path]) 
 
 
 def test_whole_chains_are_trained_on_at_ratio_one_and_shorter_ones_below(whole: tuple[Path, Path]) -> None:
-    _, path = whole
-    outputs = {row["id"]: row for row in read_rows(path / "trajectories.jsonl")}
+    recipe_file, path = whole
+    with pipeline.Run(path, load_recipe(recipe_file)) as a_run:
+        sources = {one.id: one for one in a_run.folder.trajectories()}
     rows = list(read_rows(path / "train.jsonl"))
     assert {row["ratio"] for row in rows} == {0.5, 0.8, 1.0}
     for row in rows:
-        source = outputs[row["id"]]
+        source = sources[row["id"]]
         text = row["completion"][0]["content"]
-        assert source["grade"]["correct"]
-        assert text.endswith(source["tail"])
+        assert source.grade is not None
+        assert source.grade.correct
+        assert text.endswith(source.tail)
         if row["ratio"] == 1:
-            assert text == source["output"]
+            assert text == source.output
             assert row["chat_template_kwargs"] == {}
         else:
-            assert len(text) < len(source["output"])
+            assert len(text) < len(source.output)
             assert row["chat_template_kwargs"] == {"compression_ratio": str(row["ratio"])}
             assert abs(row["achieved_ratio"] - row["ratio"]) < 0.25
 
@@ -218,15 +220,15 @@ def test_a_half_written_checkpoint_is_left_out(whole: tuple[Path, Path], tmp_pat
     for name, data in rows.items():
         (tmp_path / name).write_bytes(data)
     config = load_recipe(recipe_file, ["evaluate.arms=[original]"])
-    with pytest.raises(Kill), pipeline.Run(tmp_path, config, Killing(5)) as job:
-        pipeline.train(job)
+    with pytest.raises(Kill), pipeline.Run(tmp_path, config, Killing(5)) as a_run:
+        pipeline.train(a_run)
     whole_ones = sorted((tmp_path / "checkpoints").glob("checkpoint-*"))
     assert whole_ones
     torn = tmp_path / "checkpoints" / "checkpoint-99"
     torn.mkdir()
     (torn / "trainer_state.json").write_text('{"global_step": 9')
-    with pipeline.Run(tmp_path, config) as job:
-        pipeline.train(job)
+    with pipeline.Run(tmp_path, config) as a_run:
+        pipeline.train(a_run)
     assert (tmp_path / ADAPTER).read_bytes() == (path / ADAPTER).read_bytes()
 
 

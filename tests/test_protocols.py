@@ -43,11 +43,11 @@ class Coin:
 def run(folder: Path, model_folder: Path, **evaluate: Any) -> tuple[Path, dict[str, Any]]:
     settings = {"arms": ["original", "marker_only", "prompt_lc", "truncation"], "ratios": [0.5], **evaluate}
     recipe_file = recipe(folder, model_folder, generate={"backend": "test_protocols:Coin"}, evaluate=settings)
-    with pipeline.Run(folder / "run", load_recipe(recipe_file)) as job:
-        pipeline.generate(job)
-        pipeline.grade(job)
-        pipeline.evaluate(job)
-        pipeline.report(job)
+    with pipeline.Run(folder / "run", load_recipe(recipe_file)) as a_run:
+        pipeline.generate(a_run)
+        pipeline.grade(a_run)
+        pipeline.evaluate(a_run)
+        pipeline.report(a_run)
     return folder / "run", json.loads((folder / "run" / "results.json").read_text())
 
 

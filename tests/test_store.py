@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,12 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from growing import grow
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.errors import RunError, StageError
-from tokenskip.progress import Silent
 from tokenskip.store import (
     COMPLETIONS,
     PRUNED,
@@ -25,6 +27,7 @@ from tokenskip.store import (
     TRAJECTORIES,
     RunFolder,
     dump_row,
+    grade_row,
     pruned_row,
     read_manifest,
     read_rows,
@@ -39,7 +42,7 @@ ROWS = [{"id": str(i), "text": "line\nbreak – é 👍🏽" * (i % 3)} for i in
 WHOLE = "".join(map(dump_row, ROWS)).encode()
 
 
-def grow(folder: RunFolder, window: int, rows: Sequence[dict[str, Any]] = ROWS) -> list[int]:
+def grown(folder: RunFolder, window: int, rows: Sequence[dict[str, Any]] = ROWS) -> list[int]:
     """Let `rows.jsonl` grow to all rows; the sizes of the windows that were really computed."""
     sizes: list[int] = []
 
@@ -47,7 +50,7 @@ def grow(folder: RunFolder, window: int, rows: Sequence[dict[str, Any]] = ROWS) 
         sizes.append(len(items))
         return items
 
-    assert folder.grow("rows.jsonl", rows, lambda: work, window=window, progress=Silent(), title="t") == len(rows)
+    grow(folder, "rows.jsonl", rows, work, window)
     return sizes
 
 
@@ -57,11 +60,11 @@ def test_cut_off_at_any_byte_the_file_grows_to_the_same_bytes(cut: int, window: 
         folder = RunFolder(Path(name), RunConfig())
         file = folder.file("rows.jsonl")
         file.write_bytes(WHOLE[:cut])
-        sizes = grow(folder, window)
+        sizes = grown(folder, window)
         assert file.read_bytes() == WHOLE
         whole_windows = WHOLE[:cut].count(b"\n") // window
         assert sum(sizes) == len(ROWS) - whole_windows * window or WHOLE[:cut].count(b"\n") == len(ROWS)
-        assert grow(folder, window) == []
+        assert grown(folder, window) == []
 
 
 def test_a_torn_last_line_is_cut_off_and_never_read(tmp_path: Path) -> None:
@@ -76,10 +79,24 @@ def test_a_torn_last_line_is_cut_off_and_never_read(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    full = Path("/dev/full")
-    monkeypatch.setattr("tokenskip.store._appending", lambda _: full.open("a", encoding="utf-8"))
+    def full(file: Path, flags: int) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+
+    monkeypatch.setattr("tokenskip.disk._open", full)
     with pytest.raises(RunError, match="No space left on device; what is written is kept"):
-        grow(RunFolder(tmp_path, RunConfig()), 100)
+        grown(RunFolder(tmp_path, RunConfig()), 100)
+
+
+def test_windows_are_the_same_in_every_run_and_nothing_is_cut_off_that_is_whole(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, RunConfig())
+    assert grown(folder, 4) == [4, 4, 3]
+    whole = folder.file("rows.jsonl").read_bytes()
+    more = [*ROWS, {"id": "new", "text": ""}]
+    assert grown(folder, 4, more) == [4], "the last window is computed again as a whole"
+    assert folder.file("rows.jsonl").read_bytes() == whole + dump_row(more[-1]).encode()
+    assert grown(folder, 4, ROWS[:5]) == [], "fewer inputs than rows take none away"
+    assert grown(folder, 4, []) == []
+    assert len(list(read_rows(folder.file("rows.jsonl")))) == 12
 
 
 def open_with(path: Path, *overrides: str) -> None:
@@ -143,13 +160,17 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
             open_with(tmp_path)
 
 
-def test_whole_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_whole_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
     file = tmp_path / "results.json"
     write_atomically(file, "old")
-    (tmp_path / "results.json.tmp").mkdir()
+    monkeypatch.setattr(Path, "replace", failing)
     with pytest.raises(RunError, match="cannot write"):
         write_atomically(file, "new")
     assert file.read_text() == "old"
+    assert [one.name for one in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_a_missing_stage_is_named(tmp_path: Path) -> None:
@@ -165,15 +186,25 @@ def test_trajectories_come_back_as_they_were(tmp_path: Path) -> None:
         id="a",
         question="q – é",
         gold="1",
+        output="<think>one two\n\nSo 1.",
+        head="<think>",
         cot="one two",
         tail="\n\nSo 1.",
         grade=Grade(correct=True, reason="equal", extracted="1"),
         scores=Scores(scorer="s", spans=(Span(0, 3, 0.5), Span(4, 7, -1.25))),
         pruned=(Pruned(ratio=0.5, text="two", n_tokens=2, n_tokens_pruned=1, kept=((4, 7),)),),
     )
-    bad = Trajectory(id="b", question="q", gold="1").drop("incorrect").drop("later")
+    grade = Grade(correct=False, reason="differs")
+    bad = Trajectory(id="b", question="q", gold="1", grade=grade).drop("incorrect").drop("later")
     folder = RunFolder(tmp_path, RunConfig())
-    for name, row in ((TRAJECTORIES, trajectory_row), (SCORES, scores_row), (PRUNED, pruned_row)):
-        folder.file(name).write_text("".join(dump_row(row(one)) for one in (good, bad)))
+    files = {COMPLETIONS: trajectory_row, TRAJECTORIES: grade_row, SCORES: scores_row, PRUNED: pruned_row}
+    for name, row in files.items():
+        folder.append(name, [row(one) for one in (good, bad)])
     assert list(folder.trajectories(SCORES, PRUNED)) == [good, bad]
+    text = folder.file(COMPLETIONS).read_text()
+    assert text.count("one two") == 1, "a text is stored once"
+    assert not any("one two" in folder.file(name).read_text() for name in (TRAJECTORIES, SCORES, PRUNED))
+    repair(folder.file(SCORES), 1)
+    with pytest.raises(StageError, match=rf"scores\.jsonl has only 1 rows: `tokenskip score {tmp_path}` completes it"):
+        list(folder.trajectories(SCORES))
     assert bad.dropped == "incorrect"

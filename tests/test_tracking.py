@@ -107,9 +107,9 @@ def test_tensorboard_has_the_training_and_the_results(model_folder: Path, tmp_pa
         recipe(tmp_path, model_folder), ["train.report_to=tensorboard", "train.trainer.logging_steps=1"]
     )
     folder = tmp_path / "run"
-    with Run(folder, config) as job:
-        run(job)
-        report(job)  # a second report does not double the numbers
+    with Run(folder, config) as a_run:
+        run(a_run)
+        report(a_run)  # a second report does not double the numbers
     training = EventAccumulator(str(folder / "tracking" / "train")).Reload()
     losses = training.Scalars("train/loss")
     assert len(losses) >= 2

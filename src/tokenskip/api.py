@@ -33,8 +33,8 @@ def run_recipe(recipe: RunConfig | str | Path, out: str | Path | None = None, ov
     else:
         config = read_recipe(Path(recipe), list(overrides), None)
     folder = Path(out) if out else Path("runs") / config.name
-    with pipeline.Run(folder, config) as job:
-        pipeline.run(job)
+    with pipeline.Run(folder, config) as run:
+        pipeline.run(run)
     return load_results(folder)
 
 

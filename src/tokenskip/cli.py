@@ -127,7 +127,7 @@ app.command()(prune)
 @app.command()
 def train(run_dir: RunDir, set_: Set = None) -> None:
     """Stage 6: fine-tune the target model on the pruned chains."""
-    run_stage("train", run_dir, None, set_)
+    run_stage("train", run_dir, None, set_, then="controls")
 
 
 app.command()(rounds)
@@ -160,16 +160,17 @@ def distill(
     option: Annotated[list[str] | None, typer.Option(help="key=value or TEACHER.key=value; may repeat.")] = None,
 ) -> None:
     """Train a compressor of your own on a run's chains; use it as --set score.scorer=llmlingua2 score.model=DIR."""
-    from tokenskip import pipeline
     from tokenskip.config import lay_over
+    from tokenskip.run import Run
+    from tokenskip.training.teachers import distill_run
 
     options: dict[str, Any] = {}
     for one in option or []:
         lay_over(options, one)
     config = read_recipe(run_dir / "config.json", [], None)
-    with bars() as progress, pipeline.Run(run_dir, config, progress) as job:
+    with bars() as progress, Run(run_dir, config, progress) as run:
         teachers = teacher or ["goal_gradient"]
-        metrics = pipeline.distill(job, teachers, output, encoder=encoder, epochs=epochs, pool=pool, **options)
+        metrics = distill_run(run, teachers, output, encoder=encoder, epochs=epochs, pool=pool, **options)
     rank = metrics["held_out_spearman"]
     agreement = "not measured" if rank is None else f"{rank:.3f}"
     say(f"{metrics['n_parameters']:,} parameters, rank correlation on unseen chains: {agreement}")
@@ -203,8 +204,8 @@ app.command()(export)
 def _run_all(config: Any, out: Path) -> None:
     from tokenskip import pipeline
 
-    with bars() as progress, pipeline.Run(out, config, progress) as job:
-        pipeline.run(job)
+    with bars() as progress, pipeline.Run(out, config, progress) as run:
+        pipeline.run(run)
     _show_results(out)
 
 

@@ -176,8 +176,7 @@ class EvaluateConfig(Section):
     """Stage 7: all arms on the same problems."""
 
     arms: tuple[str, ...] = Field(
-        DEFAULT_ARMS,
-        description="rows of the evaluation, of: " + ", ".join(ARMS) + ", and your own; original always is one",
+        DEFAULT_ARMS, description=f"rows of the evaluation beside original: {', '.join(ARMS)}, and your own"
     )
     define: dict[str, Arm] = Field(default_factory=dict, description="arms of your own: name -> fields of arms.Arm")
     ratios: tuple[Ratio, ...] = Field(PAPER_RATIOS, min_length=1, description="ratios asked for")
@@ -196,13 +195,32 @@ class EvaluateConfig(Section):
     def _named(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        taken = next((name for name in given if is_taken(str(name))), None)
-        if taken is not None:
-            raise ValueError(f"arm {taken!r} is built in: choose another name")
         for name, arm in given.items():
+            if is_taken(str(name)):
+                raise ValueError(f"arm {name!r} is built in: choose another name")
             if isinstance(arm, dict) and arm.get("role") == "original":
                 raise ValueError(f"arm {name!r}: role is method or control; the original is built in")
         return {name: {**arm, "name": name} if isinstance(arm, dict) else arm for name, arm in given.items()}
+
+
+class CalibrateConfig(Section):
+    """`tokenskip calibrate` as a part of `tokenskip run`. `calibrate: 300` is short for `calibrate: {n: 300}`."""
+
+    n: int = Field(0, ge=0, description="development problems, half to fit, half to check; 0: no calibration")
+    grid: tuple[Ratio, ...] = Field((), description="prompted ratios to measure; none: the trained, and some between")
+    clamp: bool = Field(False, description="out of reach: the nearest instead of an error")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        return {"n": given} if isinstance(given, int) and not isinstance(given, bool) else given
+
+    @field_validator("n")
+    @classmethod
+    def _enough(cls, n: int) -> int:
+        if 0 < n < 20:
+            raise ValueError("at least 20 development problems, or 0 for no calibration")
+        return n
 
 
 class EngineConfig(Section):
@@ -228,6 +246,7 @@ class RunConfig(Section):
     prune: PruneConfig = PruneConfig()
     train: TrainConfig = TrainConfig()
     rounds: RoundsConfig = RoundsConfig()
+    calibrate: CalibrateConfig = CalibrateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     engine: EngineConfig = EngineConfig()
 
@@ -248,9 +267,8 @@ class RunConfig(Section):
 
     def _round_arms(self) -> list[Arm]:
         """The adapters of the rounds; the last one is the run's own where it is adopted."""
-        rounds = self.rounds
-        numbers = range(rounds.count) if rounds.adopt else range(1, rounds.count + 1)
-        return [round_arm(number) for number in numbers]
+        first = 0 if self.rounds.adopt else 1
+        return [round_arm(first + k) for k in range(self.rounds.count)]
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:

@@ -1,4 +1,8 @@
-"""Which of several training processes this is, as torchrun and `accelerate launch` say by environment."""
+"""Which of several training processes this is, as torchrun and `accelerate launch` say by environment.
+
+Accelerate's `PartialState` knows as much, but importing it imports torch, and joins the other processes: every command
+asks before it knows whether it will need either.
+"""
 
 from __future__ import annotations
 

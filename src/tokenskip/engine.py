@@ -1,10 +1,10 @@
 """Where windows of rows are worked on: in this process, or by actors of a Ray cluster. Writes nothing.
 
-A stage names its work as a module-level function (with `functools.partial` for its settings) that is given a job and
-builds the function window -> rows. `RayPool` has every actor build a job of its own, hands out whole windows, and gives
-back the rows of each window in the order in which the windows came. Windows are the same as in one process, batches
-are formed inside them only, and just this process writes: the run folder ends in the same bytes. When an actor dies,
-Ray starts it again and repeats its window.
+A stage names its work as a module-level function (with `functools.partial` for its settings) that is given a run and
+builds the function window -> rows. `in_turn` calls it here. `RayPool` has every actor build a run of its own, hands out
+whole windows, and gives back the rows of each window in the order in which the windows came. Windows are the same as in
+one process, batches are formed inside them only, and just this process writes: the run folder ends in the same bytes.
+When an actor dies, Ray starts it again and repeats its window.
 
 Plain actors and not `ray.data.map_batches`: that keeps no order, drops a whole block for one bad row, and resumes only
 into its own sinks, so all three would have to be undone here.
@@ -25,7 +25,11 @@ from typing import Any
 
 from tokenskip.config import EngineConfig
 from tokenskip.errors import BackendError, ConfigError
-from tokenskip.store import Row, Work
+
+Work = Callable[[Sequence[Any]], Any]
+"""A window of inputs -> what comes of it: one row for each, in order, where the stage says nothing else."""
+Build = Callable[[Any], Work]
+"""A run -> the work of a stage. What is slow to make (a model) is made here, once."""
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of a cluster that is started here: only text goes through it."""
@@ -39,24 +43,32 @@ def check_engine(config: EngineConfig) -> None:
         raise ConfigError("engine 'ray' needs the package 'ray': pip install 'tokenskip[ray]', or set engine=local")
 
 
-class _Worker:
-    """What runs inside an actor: a job of its own, and the work of the stage it was last asked for."""
+def in_turn(build: Callable[[], Work], windows: Iterable[Sequence[Any]]) -> Iterator[Any]:
+    """What comes of each window, in this process, one after the other; nothing is built before the first one."""
+    work: Work | None = None
+    for window in windows:
+        work = work or build()
+        yield work(window)
 
-    def __init__(self, build: Callable[[], Any], folder: str, modules: Sequence[str]) -> None:
+
+class _Worker:
+    """What runs inside an actor: a run of its own, and the work of the stage it was last asked for."""
+
+    def __init__(self, make_run: Callable[[], Any], folder: str, modules: Sequence[str]) -> None:
         with suppress(OSError):  # relative paths of the configuration are meant from where the command was given
             os.chdir(folder)
         sys.path += [path for path in modules if path not in sys.path]  # for plug-ins of the user's own
-        self.build = build
-        self.job: Any = None
+        self.make_run = make_run
+        self.own_run: Any = None
         self.stage = -1
         self.work: Work | None = None
 
-    def run(self, stage: int, make: Callable[[Any], Work], window: Sequence[Any]) -> list[Row]:
-        """The rows of one window; the job, and the work of a new stage, are made first."""
-        self.job = self.job or self.build()
+    def run(self, stage: int, build: Build, window: Sequence[Any]) -> Any:
+        """What comes of one window; the run, and the work of a new stage, are made first."""
+        self.own_run = self.own_run or self.make_run()
         if self.work is None or stage != self.stage:
-            self.work, self.stage = make(self.job), stage
-        return list(self.work(window))
+            self.work, self.stage = build(self.own_run), stage
+        return self.work(window)
 
     def process(self) -> int:
         """The process's id, so that a test can end it."""
@@ -64,17 +76,17 @@ class _Worker:
 
 
 class RayPool:
-    """Actors that each hold a job made by `build`; they start with the first window and live until `close`."""
+    """Actors that each hold a run made by `make_run`; they start with the first window and live until `close`."""
 
-    def __init__(self, config: EngineConfig, build: Callable[[], Any]) -> None:
+    def __init__(self, config: EngineConfig, make_run: Callable[[], Any]) -> None:
         self.config = config
-        self.build = build
+        self.make_run = make_run
         self.actors: list[Any] = []
         self._stages = count()
         self._own = False
 
-    def map(self, make: Callable[[Any], Work], windows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Row]]:
-        """The rows of each window, in order; at most four windows an actor are ahead of the one that is waited for.
+    def map(self, build: Build, windows: Iterable[Sequence[Any]]) -> Iterator[Any]:
+        """What comes of each window, in order; at most four windows an actor are ahead of the one that is waited for.
 
         Raises:
             BackendError: an actor died more than `RESTARTS` times, or the cluster went away.
@@ -85,7 +97,7 @@ class RayPool:
         if first is None:
             return
         ray = self._start()
-        stage, shared = next(self._stages), ray.put(make)
+        stage, shared = next(self._stages), ray.put(build)
         idle, busy = deque(self.actors), dict[Any, Any]()
         order: deque[Any] = deque()
         upcoming: Sequence[Any] | None = first
@@ -100,7 +112,7 @@ class RayPool:
                 [done], _ = ray.wait(list(busy), num_returns=1)
                 idle.append(busy.pop(done))
             else:
-                yield self._rows(order.popleft())
+                yield self._result(order.popleft())
 
     def close(self) -> None:
         """End the actors, and the cluster where it was started here."""
@@ -127,7 +139,7 @@ class RayPool:
                 max_restarts=RESTARTS,
                 max_task_retries=RESTARTS,
             )
-            self.actors = [worker.remote(self.build, os.getcwd(), sys.path) for _ in range(self.config.workers)]
+            self.actors = [worker.remote(self.make_run, os.getcwd(), sys.path) for _ in range(self.config.workers)]
         return ray
 
     def _connect(self, ray: Any) -> None:
@@ -157,11 +169,11 @@ class RayPool:
                     f"{there.get(what, 0):g} {what}: lower engine.workers or engine.{what.lower()}s_per_worker"
                 )
 
-    def _rows(self, ref: Any) -> Sequence[Row]:
+    def _result(self, ref: Any) -> Any:
         import ray
 
         try:
-            rows: Sequence[Row] = ray.get(ref)
+            return ray.get(ref)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None  # what the work raised, without the actor's traceback around it
         except ray.exceptions.RayError as error:
@@ -169,4 +181,3 @@ class RayPool:
             raise BackendError(
                 f"Ray lost a worker for good ({reason}); what is written is kept, the same command goes on from there"
             ) from None
-        return rows

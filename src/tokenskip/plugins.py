@@ -16,7 +16,7 @@ from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.models import check_context, load_model, load_tokenizer, resolve_model
 from tokenskip.prompts import Prompts
-from tokenskip.types import Backend, Scorer, Trajectory
+from tokenskip.types import Backend, Refuses, Scorer, Trajectory
 
 TASKS = {
     "embedded": "tokenskip.tasks.embedded:EmbeddedTask",
@@ -77,11 +77,12 @@ def check_backend(config: RunConfig) -> None:
 
 
 def check_arms(config: RunConfig) -> None:
-    """ConfigError when the backend says (by its `refuses`) that it cannot do an arm of the evaluation, and why."""
+    """ConfigError when the backend says (as `types.Refuses`) that it cannot do an arm of the evaluation, and why."""
     backend = load("backend", config.generate.backend, BACKENDS)
-    refuses = getattr(backend, "refuses", lambda *_, **__: None)
+    if not isinstance(backend, Refuses):
+        return
     options = config.generate.options
-    refused = {arm.name: refuses(arm, config.model.path, **options) for arm in config.chosen_arms()}
+    refused = {arm.name: backend.refuses(arm, config.model.path, **options) for arm in config.chosen_arms()}
     if names := [name for name, reason in refused.items() if reason]:
         raise ConfigError(
             f"the {config.generate.backend} backend cannot do {', '.join(names)} as configured: {refused[names[0]]}; "

@@ -1,13 +1,21 @@
 """A run folder together with the objects that its configuration names: what every stage is handed.
 
-with Run(Path("runs/mine"), config) as job:
-    pipeline.run(job)
+    with Run(Path("runs/mine"), config) as run:
+        pipeline.run(run)
+
+A stage is a function of a run. What it computes it names as a module-level function that is given a run and builds the
+work, a function of a window of inputs; `Run.map` has that done here or by actors of a cluster, and gives back what
+comes of each window in order:
+
+    for rows in run.map(grading, run.folder.pending(TRAJECTORIES, completions, WINDOW), "grade"):
+        run.folder.append(TRAJECTORIES, rows)
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,16 +23,16 @@ from typing import Any
 from tokenskip import plugins
 from tokenskip.arms import weights_folder
 from tokenskip.config import EngineConfig, RunConfig
-from tokenskip.engine import RayPool, check_engine
+from tokenskip.engine import Build, RayPool, check_engine, in_turn
 from tokenskip.errors import StageError
 from tokenskip.models import load_tokenizer, resolve_model
 from tokenskip.plugins import check_backend, check_scorer, make_backend
 from tokenskip.progress import Progress, Silent
 from tokenskip.prompts import Prompts
-from tokenskip.store import ADAPTER, JOURNAL, Row, RunFolder, Work, in_turn
+from tokenskip.store import ADAPTER, JOURNAL, Pending, RunFolder
 from tokenskip.tokens import token_counter
 from tokenskip.tracking import check_trackers
-from tokenskip.types import Backend, Problem, Task
+from tokenskip.types import Backend, Problem, Task, TokenCounter
 
 
 class Run:
@@ -64,7 +72,7 @@ class Run:
         return Prompts(load_tokenizer(self.config.model), self.config.prompt)
 
     @cached_property
-    def count(self) -> Any:
+    def count(self) -> TokenCounter:
         """Counts text in the target model's tokens."""
         return token_counter(self.prompts.tokenizer)
 
@@ -85,9 +93,27 @@ class Run:
             self._backends[weights] = make_backend(self.config, self.prompts, self.adapter(weights), journal)
         return self._backends[weights]
 
-    def map(self, make: Callable[[Run], Work], windows: Iterable[Sequence[Any]]) -> Iterable[Sequence[Row]]:
-        """The rows of each window, in order, by the work that `make` builds of a job: of this one, or in actors."""
-        return self._pool.map(make, windows) if self._pool else in_turn(partial(make, self), windows)
+    def map(self, build: Build, pending: Pending, title: str, total: int | None = None) -> Iterator[Any]:
+        """What comes of each window that is pending, in order; shown as a stage of `total` inputs.
+
+        `build` is called only when there is a window, so that a stage with nothing left to do loads no model.
+        """
+        sizes: deque[int] = deque()
+
+        def counted() -> Iterator[Sequence[Any]]:
+            for window in pending.windows:
+                sizes.append(len(window))
+                yield window
+
+        with self.progress.stage(title, total) as advance:
+            advance(pending.done)
+            for result in self.compute(build, counted()):
+                yield result
+                advance(sizes.popleft())
+
+    def compute(self, build: Build, windows: Iterable[Sequence[Any]]) -> Iterator[Any]:
+        """`map` without showing it: by the work that `build` makes of this run, or of each actor's own."""
+        return self._pool.map(build, windows) if self._pool else in_turn(partial(build, self), windows)
 
     def adapter(self, weights: str) -> Path | None:
         """The adapter's folder; None for the untouched model, StageError for one that is not there yet."""
@@ -95,10 +121,10 @@ class Run:
             return None
         if "/" in weights:
             return Path(weights).expanduser()
-        found = self.folder.path / weights_folder(weights) / ADAPTER
-        if not found.exists():
-            raise StageError(f"{self.folder.path} has no {found.relative_to(self.folder.path)}: train first")
-        return found
+        adapter = self.folder.path / weights_folder(weights) / ADAPTER
+        if not adapter.exists():
+            raise StageError(f"{self.folder.path} has no {adapter.relative_to(self.folder.path)}: train first")
+        return adapter
 
     def sub_folder(self, weights: str, **changes: Any) -> RunFolder:
         """The folder inside this run where other weights are trained, under this configuration with `changes`.

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-
-class TokenCounter(Protocol):
-    """How many of the target model's tokens a text has.
-
-    A counter may also have `offsets(text) -> list[tuple[int, int]]`, the character range of every token: without
-    it, `atoms: false` falls back to words.
-    """
-
-    def __call__(self, text: str) -> int:
-        """The number of tokens, special tokens excluded."""
-        ...
+from tokenskip.types import TokenCounter
 
 
 class _FastCounter:

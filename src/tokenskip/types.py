@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 Message = dict[str, Any]
 """One chat turn, `{"role": ..., "content": ...}`, as every chat template reads it."""
@@ -135,7 +135,6 @@ class Sampling:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-    stop: tuple[str, ...] = ()
 
 
 class Task(Protocol):
@@ -154,6 +153,15 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class HasDevelopment(Protocol):
+    """A task that has problems beside those of training and evaluation, for `tokenskip calibrate`."""
+
+    def development(self, limit: int) -> Iterable[Problem]:
+        """At most `limit` of them, in a fixed order."""
+        ...
+
+
 class Backend(Protocol):
     """Prompts -> completions."""
 
@@ -166,6 +174,29 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class Refuses(Protocol):
+    """A backend's class that knows, before it is made, which arms of the evaluation its options cannot do."""
+
+    def refuses(self, arm: Any, path: str, **options: Any) -> str | None:
+        """Why it cannot do `arm` (an `arms.Arm`) on the model `path`; None when it can."""
+        ...
+
+
+@runtime_checkable
+class HoldsModel(Protocol):
+    """A backend with the loaded model in this process, whose device times are reported with."""
+
+    model: Any
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """A loaded model, as torch has it."""
+
+    device: Any
+
+
 class Scorer(Protocol):
     """Trajectories -> importance. Receives trajectories that have a CoT; looks at nothing else of the run."""
 
@@ -176,4 +207,18 @@ class Scorer(Protocol):
         ...
 
 
-TrajectoryStream = Iterator[Trajectory]
+class TokenCounter(Protocol):
+    """How many of the target model's tokens a text has."""
+
+    def __call__(self, text: str) -> int:
+        """The number of tokens, special tokens excluded."""
+        ...
+
+
+@runtime_checkable
+class HasOffsets(Protocol):
+    """A counter that knows where each token is; without it, `atoms: false` falls back to words."""
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """The character range of every token."""
+        ...

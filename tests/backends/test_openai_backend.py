@@ -219,8 +219,8 @@ def test_a_death_in_the_middle_loses_nothing(
     assert server.answered == 24 - 8 - n_kept
     assert not list((tmp_path / "run" / JOURNAL).iterdir())
     undisturbed = tmp_path / "undisturbed"
-    with Run(undisturbed, load_recipe(served_recipe(tmp_path, model_folder, server))) as job:
-        generate(job)
+    with Run(undisturbed, load_recipe(served_recipe(tmp_path, model_folder, server))) as run:
+        generate(run)
     assert (undisturbed / "completions.jsonl").read_bytes() == (tmp_path / "run" / "completions.jsonl").read_bytes()
 
 
@@ -229,16 +229,16 @@ def test_a_whole_evaluation_over_a_server(server: ChatServer, tmp_path: Path, mo
     arms = ["original", "tokenskip", "prompt_be_concise", "marker_only", "truncation", "truncation_forced"]
     file = served_recipe(tmp_path, model_folder, server)
     overrides = [f"evaluate.arms={json.dumps(arms)}"]
-    with Run(tmp_path / "run", load_recipe(file, overrides)) as job:
+    with Run(tmp_path / "run", load_recipe(file, overrides)) as run:
         for stage in (generate, grade, score, prune):
-            stage(job)
+            stage(run)
         (tmp_path / "run" / "adapter").mkdir()  # what the server has loaded
         with pytest.raises(ConfigError, match=r"the openai backend cannot do tokenskip as configured: .*adapter: NAME"):
-            evaluate(job)
+            evaluate(run)
     assert not (tmp_path / "run" / "eval").exists()
     overrides.append("generate.options.served={base: tiny, adapter: tiny}")
-    with Run(tmp_path / "run", load_recipe(file, overrides)) as job:
-        evaluate(job)
+    with Run(tmp_path / "run", load_recipe(file, overrides)) as run:
+        evaluate(run)
         rows = {name.stem: name.read_text().splitlines() for name in (tmp_path / "run" / "eval").glob("*.jsonl")}
     assert {len(lines) for name, lines in rows.items() if name != "timings"} == {10}
     assert {"tokenskip-0.5", "truncation_forced-0.5", "marker_only-0.5"} <= set(rows)

@@ -10,26 +10,26 @@ import reliability
 import scale
 from pages import fill
 
-from tokenskip.commands.estimate import Job, Rates, count_parameters, estimate, line, table
+from tokenskip.commands.estimate import Rates, Workload, count_parameters, estimate, line, table
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
 
 
 def test_twice_the_trajectories_cost_twice_but_for_the_evaluation() -> None:
-    one, two = (estimate(Job(n_train=n)) for n in (1000, 2000))
+    one, two = (estimate(Workload(n_train=n)) for n in (1000, 2000))
     for stage in ("generate", "score", "train"):
         assert two.gpu_hours[stage] == pytest.approx(2 * one.gpu_hours[stage])
     assert two.gpu_hours["evaluate"] == one.gpu_hours["evaluate"]
     assert one.wall_hours(8) == pytest.approx(one.wall_hours(1) / 8)
-    assert estimate(Job(n_train=1000), Rates(dollars_per_gpu_hour=5)).dollars == pytest.approx(2 * one.dollars)
+    assert estimate(Workload(n_train=1000), Rates(dollars_per_gpu_hour=5)).dollars == pytest.approx(2 * one.dollars)
 
 
 def test_the_arithmetic_by_hand() -> None:
     """1,000 chains of 350 tokens, 2 x 8e9 FLOP each, at 12% of 989 TFLOP/s."""
-    assert estimate(Job(n_train=1000)).gpu_hours["generate"] == pytest.approx(
+    assert estimate(Workload(n_train=1000)).gpu_hours["generate"] == pytest.approx(
         1000 * 350 * 1.6e10 / (0.12 * 989e12) / 3600
     )
-    lora, full = (estimate(Job(n_train=1000, train_passes=passes)).gpu_hours["train"] for passes in (3, 4))
+    lora, full = (estimate(Workload(n_train=1000, train_passes=passes)).gpu_hours["train"] for passes in (3, 4))
     assert full == pytest.approx(lora * 4 / 3)
 
 
@@ -39,7 +39,7 @@ def test_parameters_are_counted_in_the_headers(model_folder: Path, tmp_path: Pat
     model = AutoModelForCausalLM.from_pretrained(model_folder)
     assert count_parameters(model_folder) == sum(one.numel() for one in model.parameters())
     assert count_parameters(tmp_path) == 0
-    assert line(Job(n_train=7473)).startswith("estimate for 8B parameters: ")
+    assert line(Workload(n_train=7473)).startswith("estimate for 8B parameters: ")
 
 
 def test_the_page_has_the_table_that_the_code_prints() -> None:

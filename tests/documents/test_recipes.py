@@ -107,9 +107,9 @@ def test_every_recipe_goes_end_to_end_on_its_architecture(name: str, tmp_path: P
     values["train"] |= {"trainer": {"max_steps": 2}}
     values["evaluate"] = {"arms": ["original", "tokenskip"], "ratios": [0.5], "latency_samples": 0, "batch_size": 4}
     config = RunConfig.model_validate(values)
-    with pipeline.Run(tmp_path / "run", config) as job:
-        pipeline.run(job)
-        eos = job.prompts.delimiter
+    with pipeline.Run(tmp_path / "run", config) as run:
+        pipeline.run(run)
+        eos = run.prompts.delimiter
     rows = list(read_rows(tmp_path / "run" / "train.jsonl"))
     assert len(rows) >= 8
     for row in rows:

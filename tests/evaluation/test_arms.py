@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_runs import recipe
+from scripted_runs import ChainBackend, chain, recipe
 
 from tokenskip import pipeline
 from tokenskip.arms import ARMS, DEFAULT_ARMS, Arm, rows_of
 from tokenskip.config import check_config, load_recipe
 from tokenskip.errors import ConfigError, RunError
+from tokenskip.evaluation.comparisons import headline_rows
+from tokenskip.evaluation.schema import load_results
+from tokenskip.report.tables import markdown_table
+from tokenskip.report.text import summary
+from tokenskip.run import Run
 from tokenskip.store import read_rows
+from tokenskip.types import Completion, Prompt
 
 
 def configured(**evaluate: Any) -> Any:
@@ -112,8 +119,8 @@ def test_arms_of_a_recipe_and_controls_with_adapters_of_their_own(tmp_path: Path
     arms = ["original", "tokenskip", "terse", "short_terse", "prompt_lc", "full_chain"]
     evaluate = {"arms": arms, "define": own, "ratios": [0.5, 1.0], "latency_samples": 0}
     recipe_file = recipe(tmp_path, model_folder, evaluate=evaluate)
-    with pipeline.Run(tmp_path / "run", load_recipe(recipe_file)) as job:
-        pipeline.run(job)
+    with pipeline.Run(tmp_path / "run", load_recipe(recipe_file)) as run:
+        pipeline.run(run)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert [(arm["arm"], arm["ratio"]) for arm in results["arms"]] == [
         ("original", None),
@@ -128,7 +135,7 @@ def test_arms_of_a_recipe_and_controls_with_adapters_of_their_own(tmp_path: Path
     assert next(arm["about"] for arm in results["arms"] if arm["arm"] == "terse") == "a terse prompt"
 
     rows = list(read_rows(tmp_path / "run" / "control-full-chain" / "train.jsonl"))
-    outputs = {row["id"]: row["output"] for row in read_rows(tmp_path / "run" / "trajectories.jsonl")}
+    outputs = {row["id"]: row["output"] for row in read_rows(tmp_path / "run" / "completions.jsonl")}
     assert len(rows) == 17  # every correct chain, once, whole
     assert all(row["completion"][0]["content"] == outputs[row["id"]] and row["ratio"] == 1 for row in rows)
     weights = "adapter/adapter_model.safetensors"
@@ -142,16 +149,58 @@ def test_arms_of_a_recipe_and_controls_with_adapters_of_their_own(tmp_path: Path
         pipeline.Run(tmp_path / "run", changed).__enter__()
 
 
+class TerseBackend(ChainBackend):
+    """A trained model that writes half a chain and errs at every third problem; asked to be terse, it never does."""
+
+    def _complete(self, prompt: Prompt) -> Completion:
+        a, b = (int(number) for number in re.findall(r"\d+", prompt.messages[-1]["content"])[:2])
+        terse = "terse" in prompt.messages[-1]["content"]
+        wrong = prompt.ratio < 1 and a % 3 == 0
+        text = f"{a} + {b} = {a + b}.\n\nThe final answer is {a + b}." if terse else chain(a, b, a + b + wrong)
+        text = re.sub(r"Well, |in his basket|goes and ", "", text) if prompt.ratio < 1 else text
+        return Completion(text=text, n_tokens=len(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio", "fields"),
+    [
+        ("prompt_of_mine", None, {"instruction": "Be terse."}),
+        ("tokenskip_like", 0.5, {"instruction": "Be terse, leave out {p}%.", "per_ratio": True}),
+        ("constructor", None, {"instruction": "Be terse.", "about": "a name that objects answer to"}),
+    ],
+)
+def test_a_prompt_of_the_recipe_that_beats_the_trained_model_is_reported_like_a_built_in_one(
+    tmp_path: Path, model_folder: Path, name: str, ratio: float | None, fields: dict[str, Any]
+) -> None:
+    evaluate = {"arms": ["tokenskip", name], "define": {name: fields}, "ratios": [0.5, 1.0], "latency_samples": 0}
+    file = recipe(tmp_path, model_folder, generate={"backend": f"{__name__}:TerseBackend"}, evaluate=evaluate)
+    (tmp_path / "run" / "adapter").mkdir(parents=True)
+    with Run(tmp_path / "run", load_recipe(file)) as run:
+        for stage in (pipeline.generate, pipeline.grade, pipeline.evaluate, pipeline.report):
+            stage(run)
+    results = load_results(tmp_path / "run")
+    label = name if ratio is None else f"{name} {ratio}"
+    assert [arm.label for arm in results.arms] == ["original", "tokenskip 1.0", "tokenskip 0.5", label]
+    assert (results.arms[-1].role, results.arms[-1].shortened_by) == ("control", "instruction")
+    assert any(f"A control without training beats tokenskip at equal or fewer tokens: {label} reaches 100.0%" in text
+               for text in results.warnings), results.warnings  # fmt: skip
+    assert f"something that needs no training does better: {label}" in summary(results)
+    assert next(row for row in results.matched if row.label == label).on_front
+    assert f"| {name} | {ratio or '–'} | 100.0%" in markdown_table(headline_rows(results.arms))
+    assert label in results.problems[0].arms
+    html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"needs no training does better: {label}" in html
+
+
 def test_the_instruction_reaches_the_prompt(tmp_path: Path, model_folder: Path) -> None:
     """The backend sees the very text: the question, the instruction and, with a marker, the ratio."""
     from tokenskip.evaluation.evaluate import prompt_of
     from tokenskip.types import Problem
 
     recipe_file = recipe(tmp_path, model_folder)
-    with pipeline.Run(tmp_path / "run", load_recipe(recipe_file)) as job:
-        bench = pipeline.bench_of(job)
+    with pipeline.Run(tmp_path / "run", load_recipe(recipe_file)) as run:
         problem = Problem(id="a", question="How many?", gold="1")
-        made = prompt_of(bench, ARMS["tokenskip_prompt"], 0.6, problem)
-        text = job.prompts.tokenizer.decode(made.token_ids)
+        made = prompt_of(run, ARMS["tokenskip_prompt"], 0.6, problem)
+        text = run.prompts.tokenizer.decode(made.token_ids)
     asked = "Please reduce 40% of the words in your Chain-of-Thought process."
     assert text == f"<user>How many? {asked}<eos>0.6<eos>\n<bot>"

@@ -165,12 +165,12 @@ def test_calibration_puts_a_bent_dial_right(
 ) -> None:
     config = load_recipe(bent(tmp_path, model_folder))
     path = tmp_path / "run"
-    with pipeline.Run(path, config) as job, pytest.raises(StageError, match="has no adapter: train first"):
-        calibrate(job, n=20)
+    with pipeline.Run(path, config) as run, pytest.raises(StageError, match="has no adapter: train first"):
+        calibrate(run, n=20)
     template = adapter(path, model_folder) / "chat_template.jinja"
     plain = template.read_text()
-    with pipeline.Run(path, config) as job, pytest.raises(StageError, match=r"no calibration\.json yet: run `toke"):
-        pipeline.evaluate(job)
+    with pipeline.Run(path, config) as run, pytest.raises(StageError, match=r"no calibration\.json yet: run `toke"):
+        pipeline.evaluate(run)
     monkeypatch.setattr(sys, "argv", ["tokenskip", "calibrate", str(path), "-n", "20"])
     cli.main()
     shown = capsys.readouterr().out
@@ -188,8 +188,8 @@ def test_calibration_puts_a_bent_dial_right(
     assert {file.name: file.read_bytes() for file in (path / "calibration").iterdir()} == files
     assert json.loads((path / "calibration.json").read_text()) == found
 
-    with pipeline.Run(path, config) as job:
-        pipeline.evaluate(job)
+    with pipeline.Run(path, config) as run:
+        pipeline.evaluate(run)
     lengths = {
         name: sum(json.loads(line)["n_cot_tokens"] for line in (path / "eval" / f"{name}.jsonl").open())
         for name in ("original", "tokenskip-0.6", "tokenskip_calibrated-0.6")
@@ -197,11 +197,11 @@ def test_calibration_puts_a_bent_dial_right(
     assert lengths["tokenskip-0.6"] / lengths["original"] > 0.67
     assert lengths["tokenskip_calibrated-0.6"] / lengths["original"] == pytest.approx(0.6, abs=0.02)
     out = load_recipe(tmp_path / "recipe.yaml", ["evaluate.ratios=[0.3]"])
-    with pipeline.Run(path, out) as job, pytest.raises(ConfigError, match=r"ratio 0\.3 is outside"):
-        pipeline.evaluate(job)
+    with pipeline.Run(path, out) as run, pytest.raises(ConfigError, match=r"ratio 0\.3 is outside"):
+        pipeline.evaluate(run)
     (path / "adapter" / "adapter_model.safetensors").write_bytes(b"other")
-    with pipeline.Run(path, config) as job, pytest.raises(StageError, match="was measured with another adapter"):
-        calibrate(job, n=20)
+    with pipeline.Run(path, config) as run, pytest.raises(StageError, match="was measured with another adapter"):
+        calibrate(run, n=20)
 
 
 def test_untrained_ratios_that_are_misread_are_not_prompted(
@@ -229,24 +229,24 @@ def test_an_adapter_that_ignores_the_ratio_cannot_be_calibrated(tmp_path: Path, 
     config = load_recipe(bent(tmp_path, model_folder, deaf=True))
     adapter(tmp_path / "run", model_folder)
     with (
-        pipeline.Run(tmp_path / "run", config) as job,
+        pipeline.Run(tmp_path / "run", config) as run,
         pytest.raises(StageError, match=r"the ratio does not move the length of .*0\.5: 1\.00.*nothing to calibrate"),
     ):
-        calibrate(job, n=20)
+        calibrate(run, n=20)
 
 
 def test_development_problems_are_nobody_elses(tmp_path: Path, model_folder: Path) -> None:
-    with pipeline.Run(tmp_path / "a", load_recipe(bent(tmp_path, model_folder))) as job:
-        trained = {one.id for one in job.problems("train")}
-        problems, source = development_problems(job, 10)
+    with pipeline.Run(tmp_path / "a", load_recipe(bent(tmp_path, model_folder))) as run:
+        trained = {one.id for one in run.problems("train")}
+        problems, source = development_problems(run, 10)
         assert len(problems) == 10
         assert not trained & {one.id for one in problems}
         assert source == "training problems that the run leaves out"
     seen = load_recipe(tmp_path / "recipe.yaml", ["task.train_limit=null"])
-    with pipeline.Run(tmp_path / "b", seen) as job:
-        assert development_problems(job, 10)[1] == "the last training problems, which the adapter has seen"
+    with pipeline.Run(tmp_path / "b", seen) as run:
+        assert development_problems(run, 10)[1] == "the last training problems, which the adapter has seen"
     embedded = load_recipe(None)
-    with pipeline.Run(tmp_path / "c", embedded) as job:
-        problems, source = development_problems(job, 30)
+    with pipeline.Run(tmp_path / "c", embedded) as run:
+        problems, source = development_problems(run, 30)
         assert source == "the task's development split"
-        assert not {one.question for one in problems} & {one.question for one in job.problems("test")}
+        assert not {one.question for one in problems} & {one.question for one in run.problems("test")}

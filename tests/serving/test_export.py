@@ -27,9 +27,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Path:
     """A run up to its training rows, with a system turn."""
     folder = tmp_path_factory.mktemp("export")
     file = recipe(folder, model_folder, prompt={"system": "Be kind."}, score={"scorer": "random"})
-    with pipeline.Run(folder / "run", load_recipe(file)) as job:
+    with pipeline.Run(folder / "run", load_recipe(file)) as a_run:
         for stage in (pipeline.generate, pipeline.grade, pipeline.score, pipeline.prune):
-            stage(job)
+            stage(a_run)
     return folder / "run"
 
 

@@ -51,8 +51,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Pa
     folder = tmp_path_factory.mktemp("finished")
     arms = ["original", "tokenskip", "prompt_be_concise"]
     file = recipe(folder, model_folder, evaluate={"ratios": [0.5, 1.0], "arms": arms, "latency_samples": 0})
-    with Run(folder / "run", load_recipe(file)) as job:
-        run(job)
+    with Run(folder / "run", load_recipe(file)) as a_run:
+        run(a_run)
     return folder / "run"
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from growing import grow
 from scripted_runs import recipe
 
 from tokenskip import pipeline
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.distributed import alone, batch_split, rank, world
 from tokenskip.errors import RunError
-from tokenskip.progress import Silent
 from tokenskip.store import RunFolder
 from tokenskip.training.train import iter_losses
 
@@ -62,10 +62,10 @@ def test_only_the_first_process_holds_the_folder_and_other_stages_are_refused(
     monkeypatch.setenv("RANK", "0")
     with RunFolder(tmp_path / "run", RunConfig()) as folder:
         assert (tmp_path / "run" / "config.json").exists()
-        with pytest.raises(RunError, match="t: only `tokenskip train` runs in several launched processes"):
-            folder.grow("x.jsonl", [1], lambda: list, window=1, progress=Silent(), title="t")
+        with pytest.raises(RunError, match=r"x\.jsonl: only `tokenskip train` runs in several launched processes"):
+            grow(folder, "x.jsonl", [{}], list, 1)
         with alone():
-            folder.grow("x.jsonl", [1], lambda: list, window=1, progress=Silent(), title="t")
+            grow(folder, "x.jsonl", [{}], list, 1)
     assert world() == 2
 
 
@@ -94,11 +94,12 @@ def test_two_processes_train_as_one(tmp_path: Path, model_folder: Path) -> None:
     train = {"batch_size": 6, "accumulation": 2, "epochs": 2, "trainer": {"logging_steps": 1}}
     recipe_file = recipe(tmp_path, model_folder, evaluate=arms, train=train)
     for name in ("one", "two"):
-        with pipeline.Run(tmp_path / name, load_recipe(recipe_file)) as job:
+        with pipeline.Run(tmp_path / name, load_recipe(recipe_file)) as run:
             for stage in ("generate", "grade", "score", "prune"):
-                getattr(pipeline, stage)(job)
-    with pipeline.Run(tmp_path / "one", load_recipe(recipe_file)) as job:
-        pipeline.train(job)
+                getattr(pipeline, stage)(run)
+    with pipeline.Run(tmp_path / "one", load_recipe(recipe_file)) as run:
+        pipeline.train(run)
+        pipeline.controls(run)
     tests = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SHIPPED.parents[2]), tests])}
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(SHIPPED / "ddp_cpu.yaml")]

@@ -79,8 +79,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> tuple
 
 
 def run(path: Path, recipe_file: Path, *overrides: str, progress: Any = None) -> None:
-    with pipeline.Run(path, load_recipe(recipe_file, overrides), progress) as job:
-        pipeline.run(job)
+    with pipeline.Run(path, load_recipe(recipe_file, overrides), progress) as a_run:
+        pipeline.run(a_run)
 
 
 def rows_by_origin(path: Path) -> tuple[list[Any], list[Any]]:
@@ -128,8 +128,8 @@ def test_round_data_replace_or_join(tmp_path: Path, whole: tuple[Path, Path], da
         shutil.copy(path / f"{name}.jsonl", tmp_path)
     shutil.copytree(path / "round-0" / "adapter", tmp_path / "adapter")
     config = load_recipe(recipe_file, ["rounds.count=1", f"rounds.data={data}"])
-    with pipeline.Run(tmp_path, config) as job:
-        pipeline.rounds(job)
+    with pipeline.Run(tmp_path, config) as a_run:
+        pipeline.rounds(a_run)
     old, new = rows_by_origin(tmp_path / "round-1")
     parent = list(read_rows(path / "train.jsonl"))
     assert len([row for row in old if row["ratio"] < 1]) == (
@@ -146,14 +146,14 @@ def test_killed_rounds_go_on_to_the_same_bytes(whole: tuple[Path, Path], tmp_pat
         shutil.copy(path / f"{name}.jsonl", tmp_path)
     shutil.copytree(path / "round-0" / "adapter", tmp_path / "adapter")
     config = load_recipe(recipe_file)
-    with pytest.raises(Kill), pipeline.Run(tmp_path, config, Killing(stop)) as job:
-        pipeline.rounds(job)
+    with pytest.raises(Kill), pipeline.Run(tmp_path, config, Killing(stop)) as a_run:
+        pipeline.rounds(a_run)
     samples = tmp_path / "round-1" / "samples.jsonl"
     if not (tmp_path / "round-1" / "adapter").exists():
         samples.write_bytes(samples.read_bytes()[:-40])
     for _ in range(2):  # the second time there is nothing to do
-        with pipeline.Run(tmp_path, config) as job:
-            pipeline.rounds(job)
+        with pipeline.Run(tmp_path, config) as a_run:
+            pipeline.rounds(a_run)
     names = [f"round-{k}/{name}" for k in (1, 2) for name in ("samples.jsonl", "train.jsonl", "round.json", WEIGHTS)]
     for name in (*names, WEIGHTS, f"round-0/{WEIGHTS}"):
         assert (tmp_path / name).read_bytes() == (path / name).read_bytes(), name
@@ -190,8 +190,8 @@ def test_the_longer_control_is_longer_also_where_the_steps_are_fixed(tmp_path: P
     trained: list[Any] = []
     monkeypatch.setattr(controls, "_train", lambda _job, folder, _rows: trained.append(folder["train"]))
     folder = RunFolder(tmp_path, config)
-    job: Any = SimpleNamespace(config=config, folder=folder, sub_folder=lambda _name, **changes: changes)
-    controls.train_longer(job)
+    a_run: Any = SimpleNamespace(config=config, folder=folder, sub_folder=lambda _name, **changes: changes)
+    controls.train_longer(a_run)
     assert [(one.epochs, one.trainer["max_steps"]) for one in trained] == [(3.0, 150)]
 
 
@@ -201,10 +201,10 @@ def test_nothing_near_the_ratio_is_one_line(tmp_path: Path, whole: tuple[Path, P
         shutil.copy(path / f"{name}.jsonl", tmp_path)
     shutil.copytree(path / "round-0" / "adapter", tmp_path / "adapter")
     with (
-        pipeline.Run(tmp_path, load_recipe(recipe_file, ["rounds={count: 1, tolerance: 0.0001}"])) as job,
+        pipeline.Run(tmp_path, load_recipe(recipe_file, ["rounds={count: 1, tolerance: 0.0001}"])) as a_run,
         pytest.raises(StageError, match=r"^round 1 kept 0 of 42 chains \(34 correct\): raise rounds\.tolerance"),
     ):
-        pipeline.rounds(job)
+        pipeline.rounds(a_run)
 
 
 def test_several_samples_need_a_temperature() -> None:

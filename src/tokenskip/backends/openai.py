@@ -260,8 +260,6 @@ class OpenAIBackend:
         if sampling.temperature > 0:  # one seed per place in the window: repeated samples of a question differ
             seed = sampling.seed ^ zlib.crc32(repr((i, prompt.token_ids)).encode())
             payload |= {"top_p": sampling.top_p, "seed": seed % 2**31}
-        if sampling.stop:
-            payload["stop"] = list(sampling.stop)
         return payload
 
     def _key(self, prompt: Prompt, sampling: Sampling, i: int) -> str:

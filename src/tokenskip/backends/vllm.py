@@ -76,7 +76,7 @@ class VllmBackend:
     def _parameters(self, prompt: Prompt, sampling: Sampling, i: int) -> Any:
         """Greedy, or sampled with one seed per place in the window: repeated samples of a question differ."""
         cap = prompt.max_new_tokens or sampling.max_new_tokens
-        common = {"max_tokens": cap, "stop": list(sampling.stop) or None, "skip_special_tokens": False}
+        common = {"max_tokens": cap, "skip_special_tokens": False}
         if sampling.temperature == 0:
             return vllm.SamplingParams(temperature=0.0, **common)
         seed = (sampling.seed * 1_000_003 + i) % 2**31

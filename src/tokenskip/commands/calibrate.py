@@ -22,8 +22,8 @@ def calibrate(
 
     ratios = [float(spell_ratio(ratio)) for ratio in grid or []]
     config = read_recipe(run_dir / "config.json", [], None)
-    with bars() as progress, Run(run_dir, config, progress) as job:
-        found = measure(job, n=n, grid=ratios, clamp=clamp)
+    with bars() as progress, Run(run_dir, config, progress) as run:
+        found = measure(run, n=n, grid=ratios, clamp=clamp)
     say("asked   prompted   achieved before   after")
     for row in found["checks"]:
         say(f"{row['asked']:<7g} {row['prompted']:<10g} {row['before']:<17.3f} {row['after']:.3f}")

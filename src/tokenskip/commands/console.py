@@ -25,9 +25,15 @@ RunDir = Annotated[Path, typer.Argument(help="Run folder.")]
 
 
 def run_stage(
-    name: str, path: Path, recipe: Path | None = None, set_: list[str] | None = None, limit: int | None = None
+    name: str,
+    path: Path,
+    recipe: Path | None = None,
+    set_: list[str] | None = None,
+    limit: int | None = None,
+    *,
+    then: str | None = None,
 ) -> None:
-    """Run one stage on a folder, under the folder's own configuration and what is laid over it."""
+    """Run one stage, and the one `then`, on a folder, under its own configuration and what is laid over it."""
     from tokenskip import pipeline
 
     if recipe is None and (path / "config.json").exists():
@@ -36,8 +42,11 @@ def run_stage(
         config = read_recipe(recipe or Path("embedded"), set_ or [], limit)
     else:
         raise RunError(f"{path} is not a run folder: start one with `tokenskip run` or `tokenskip generate`")
-    with bars() as progress, pipeline.Run(path, config, progress) as job:
-        getattr(pipeline, name)(job)
+    with bars() as progress, pipeline.Run(path, config, progress) as run:
+        for change in run.folder.recut:
+            say(f"{change}: the chains are cut anew, and the training rows with them")
+        for stage in filter(None, (name, then)):
+            pipeline.STAGES[stage](run)
     say(f"{name}: done, see {path}")
 
 

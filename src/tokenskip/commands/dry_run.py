@@ -21,7 +21,7 @@ from rich.text import Text
 
 from tokenskip import plugins
 from tokenskip.arms import rows_of
-from tokenskip.commands.estimate import Job, count_parameters, line
+from tokenskip.commands.estimate import Workload, count_parameters, line
 from tokenskip.config import ModelConfig, RunConfig
 from tokenskip.errors import DataError
 from tokenskip.models import is_here, load_tokenizer, resolve_model
@@ -87,15 +87,15 @@ def dry_run(config: RunConfig) -> None:
     if few:
         console.print(f"! at most {few}", highlight=False, soft_wrap=True)
     if train.n and test.n:
-        console.print(line(_job(config, train.n, test.n, max(lengths), Path(source))), soft_wrap=True)
+        console.print(line(_workload(config, train.n, test.n, max(lengths), Path(source))), soft_wrap=True)
 
 
-def _job(config: RunConfig, n_train: int, n_test: int, n_prompt: int, source: Path) -> Job:
+def _workload(config: RunConfig, n_train: int, n_test: int, n_prompt: int, source: Path) -> Workload:
     """The run's size for the estimate: half the cap for a completion, and 8B parameters where they are not known."""
     ratios = config.prune.ratios
-    return Job(
+    return Workload(
         n_train=n_train,
-        n_parameters=count_parameters(source) or Job(n_train=1).n_parameters,
+        n_parameters=count_parameters(source) or Workload(n_train=1).n_parameters,
         prompt_tokens=n_prompt,
         completion_tokens=config.generate.max_new_tokens // 2,
         samples=config.generate.samples,

@@ -36,7 +36,7 @@ class Rates:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Workload:
     """The size of a run: `n_train` problems, tokens of a prompt and of a completion, and what is evaluated."""
 
     n_train: int
@@ -69,25 +69,28 @@ class Cost:
         return sum(self.gpu_hours.values()) / gpus + self.cpu_hours / (gpus * cores_per_gpu)
 
 
-def estimate(job: Job, rates: Rates | None = None) -> Cost:
+def estimate(workload: Workload, rates: Rates | None = None) -> Cost:
     """The cost of a run on GPUs like `rates`, whatever their number."""
     rates = rates or Rates()
-    chains = job.n_train * job.samples
-    correct = chains * job.share_correct
-    whole = job.prompt_tokens + job.completion_tokens
+    chains = workload.n_train * workload.samples
+    correct = chains * workload.share_correct
+    whole = workload.prompt_tokens + workload.completion_tokens
     tokens = {
         "generate": chains * float(whole),
         "score": correct * whole,
-        "train": correct * job.rows_per_chain * job.epochs * (job.prompt_tokens + job.kept * job.completion_tokens),
-        "evaluate": float(job.n_test * job.n_arms * whole),
+        "train": correct
+        * workload.rows_per_chain
+        * workload.epochs
+        * (workload.prompt_tokens + workload.kept * workload.completion_tokens),
+        "evaluate": float(workload.n_test * workload.n_arms * whole),
     }
     shares = {
         "generate": rates.decode_share,
         "score": rates.forward_share,
-        "train": rates.train_share / job.train_passes,
+        "train": rates.train_share / workload.train_passes,
         "evaluate": rates.decode_share,
     }
-    flops = 2 * job.n_parameters
+    flops = 2 * workload.n_parameters
     hours = {stage: tokens[stage] * flops / (rates.peak_flops * shares[stage]) / 3600 for stage in tokens}
     dollars = sum(hours.values()) * rates.dollars_per_gpu_hour
     return Cost(tokens=tokens, gpu_hours=hours, cpu_hours=chains / rates.cpu_rows_per_s / 3600, dollars=dollars)
@@ -103,13 +106,13 @@ def count_parameters(folder: Path) -> int:
     return total
 
 
-def line(job: Job) -> str:
+def line(workload: Workload) -> str:
     """One line for a dry run."""
-    cost = estimate(job)
+    cost = estimate(workload)
     hours = ", ".join(f"{stage} {_short(spent)}" for stage, spent in cost.gpu_hours.items())
     return (
-        f"estimate for {_short(job.n_parameters)} parameters: {_short(sum(cost.tokens.values()))} tokens; GPU-hours of "
-        f"an H100 ({hours}); about ${_short(cost.dollars)} (assumed rates, see docs/scale.md)"
+        f"estimate for {_short(workload.n_parameters)} parameters: {_short(sum(cost.tokens.values()))} tokens; "
+        f"GPU-hours of an H100 ({hours}); about ${_short(cost.dollars)} (assumed rates, see docs/scale.md)"
     )
 
 
@@ -118,7 +121,7 @@ def table() -> str:
     head = "| trajectories | tokens | generate | score | train | evaluate | GPU-hours | CPU-core hours | dollars | "
     lines = [head + "days on 1 GPU | on 8 | on 512 |", "| " + " --: |" * 12]
     for n in (7_000, 1_000_000, 1_000_000_000):
-        cost = estimate(Job(n_train=n))
+        cost = estimate(Workload(n_train=n))
         cells = [_short(n), _short(sum(cost.tokens.values())), *map(_short, cost.gpu_hours.values())]
         cells += [_short(sum(cost.gpu_hours.values())), _short(cost.cpu_hours), _short(cost.dollars)]
         cells += [_short(cost.wall_hours(gpus) / 24) for gpus in (1, 8, 512)]

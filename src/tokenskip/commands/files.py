@@ -23,8 +23,8 @@ from tokenskip.progress import Progress
 from tokenskip.prompts import Prompts, spell_ratio
 from tokenskip.pruning.corpus import corpus_thresholds, prune_trajectory
 from tokenskip.store import Row, dump_row
-from tokenskip.tokens import TokenCounter, token_counter
-from tokenskip.types import Pruned, Scorer, Trajectory
+from tokenskip.tokens import token_counter
+from tokenskip.types import Pruned, Scorer, TokenCounter, Trajectory
 
 WINDOW = 256
 

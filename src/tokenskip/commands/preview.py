@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from tokenskip.generation.generate import complete
 from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
 from tokenskip.plugins import make_backend
 from tokenskip.prompts import Prompts, spell_ratio
-from tokenskip.store import read_manifest, read_rows
+from tokenskip.store import is_run, read_manifest, read_rows
 from tokenskip.tokens import token_counter
 from tokenskip.types import Problem, Sampling, Trajectory
 
@@ -113,24 +112,12 @@ def shared_words(text: str, other: str) -> list[tuple[int, int]]:
 def _settings_of(adapter: Path, base: str, overrides: Sequence[str]) -> RunConfig:
     """The prompt settings that the adapter's run was trained with, where its run folder is still around it."""
     values: dict[str, Any] = {"model": {"path": base}}
-    if _is_run(adapter.parent):
+    if is_run(adapter.parent):
         trained = read_manifest(adapter.parent)["config"]
         values |= {"prompt": trained["prompt"], "generate": {"max_new_tokens": trained["generate"]["max_new_tokens"]}}
     for override in overrides:
         lay_over(values, override)
     return check_config(values, "--set")
-
-
-def _is_run(folder: Path) -> bool:
-    """Whether `config.json` there is a run's: a model's own has the same name, and adapters are kept beside models."""
-    try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError):
-        return True  # `read_manifest` says what is wrong with it
-    is_model = isinstance(found, dict) and ("model_type" in found or "architectures" in found)
-    return not is_model or "config" in found
 
 
 def _answer(

@@ -1,10 +1,13 @@
 """`tokenskip prune`: a stage of a run, or a file of one's own, cut by our rule or by the `llmlingua` package's.
 
+tokenskip prune runs/NAME --into runs/OTHER --set 'prune.ratios=[0.4, 0.7, 1.0]'
 tokenskip prune FILE.jsonl --scorer llmlingua2 --model MODEL --rule llmlingua --ratio 0.5 --ratio 0.7 -o OUT.jsonl
 """
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,8 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenskip.commands.console import Set, bars, run_stage, say
-from tokenskip.errors import ConfigError, unknown_name
+from tokenskip.commands.console import Set, bars, read_recipe, run_stage, say
+from tokenskip.disk import link_or_copy
+from tokenskip.errors import ConfigError, RunError, unknown_name
+from tokenskip.layout import COMPLETIONS, MANIFEST, SCORES, TRAJECTORIES
+from tokenskip.store import RunFolder
 
 if TYPE_CHECKING:
     from tokenskip.commands.files import LinePruner
@@ -36,6 +42,10 @@ DropConsecutive = Annotated[
     bool, typer.Option("--drop-consecutive", help=_RULE + "a forced token is not kept twice in a row.")
 ]
 
+Into = Annotated[
+    Path | None, typer.Option(help="For a run folder: a new one, which shares its scored chains under other settings.")
+]
+
 
 def prune(
     source: Annotated[Path, typer.Argument(help="Run folder, or a JSONL file of {id, cot}.")],
@@ -51,11 +61,14 @@ def prune(
     force_tokens: ForceTokens = None,
     force_reserve_digit: ForceReserveDigit = False,
     drop_consecutive: DropConsecutive = False,
+    into: Into = None,
 ) -> None:
     """Stages 4 and 5: prune the chains of a run and build its training rows, or prune a file of your own."""
     if source.is_dir():
-        run_stage("prune", source, None, set_)
+        run_stage("prune", share_scores(source, into, set_ or []) if into else source, None, set_)
         return
+    if into:
+        raise ConfigError(f"--into goes with a run folder; for the file {source} give -o OUT.jsonl")
     from tokenskip.commands.files import prune_file
     from tokenskip.commands.preview import show_pruned
 
@@ -76,6 +89,40 @@ def prune(
         summary = prune_file(source, output, ratio or ["0.5"], make, progress=progress)
     show_pruned(source, output, preview)
     say(f"{summary} -> {output}")
+
+
+def share_scores(source: Path, target: Path, overrides: list[str]) -> Path:
+    """The new run folder `target` with the scored chains of the run `source`; it is whole or not there.
+
+    `overrides` are its other settings. The files are linked where the disk can do that: no stage ever changes a file
+    that is complete.
+
+    Raises:
+        RunError: `target` is there already. StageError: chains of `source` are not scored yet.
+    """
+    if target.exists():
+        raise RunError(f"{target} is there already: give --into a folder that is not")
+    before = read_recipe(source / MANIFEST, [], None)
+    config = read_recipe(source / MANIFEST, overrides, None)
+    draft = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}")
+    with RunFolder(source, before) as folder:
+        for _ in folder.trajectories(SCORES):  # every row is there
+            pass
+        try:
+            draft.mkdir(parents=True)
+            for name in (COMPLETIONS, TRAJECTORIES, SCORES):
+                link_or_copy(folder.file(name), draft / name)
+            shutil.copyfile(folder.file(MANIFEST), draft / MANIFEST)
+            with RunFolder(draft, config):  # settings that the chains depend on are refused here
+                pass
+            draft.replace(target)
+        except RunError as error:
+            raise RunError(str(error).replace(str(draft), str(source))) from None
+        except OSError as error:
+            raise RunError(f"cannot write {target}: {error.strerror}") from None
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return target
 
 
 def pruner_of(

@@ -24,19 +24,27 @@ from pathlib import Path
 from typing import Any
 
 from tokenskip import ratio as ratio_map
+from tokenskip.engine import Work
 from tokenskip.errors import StageError
 from tokenskip.generation.generate import complete
 from tokenskip.generation.grade import grade_trajectory
 from tokenskip.prompts import set_ratio_map
 from tokenskip.ratio import RatioMap
 from tokenskip.run import Run
-from tokenskip.store import CALIBRATION, Row, Work, read_rows, trajectory_row, write_atomically
-from tokenskip.types import Problem, Sampling
+from tokenskip.store import CALIBRATION, Row, read_rows, trajectory_row, write_atomically
+from tokenskip.types import HasDevelopment, Problem, Sampling
 
 FOLDER, TEMPLATE = "calibration", "chat_template.jinja"
 
 
-def calibrate(job: Run, *, n: int = 300, grid: Sequence[float] = (), clamp: bool = False) -> Row:
+def run(run: Run) -> None:
+    """Stage 6d: as the section `calibrate` of the configuration asks; nothing where it asks for no problems."""
+    settings = run.config.calibrate
+    if settings.n:
+        calibrate(run, n=settings.n, grid=settings.grid, clamp=settings.clamp)
+
+
+def calibrate(run: Run, *, n: int = 300, grid: Sequence[float] = (), clamp: bool = False) -> Row:
     """Fit, check and store the map; returns what `calibration.json` holds.
 
     Args: `n` development problems, half of them for the check; `grid`: prompted ratios to measure (default: those of
@@ -45,15 +53,15 @@ def calibrate(job: Run, *, n: int = 300, grid: Sequence[float] = (), clamp: bool
     Raises:
         StageError: no adapter, an adapter that was trained since, or one that the ratio does not move.
     """
-    adapter = job.adapter("tokenskip")
+    adapter = run.adapter("tokenskip")
     assert adapter is not None
-    _check_adapter(job, adapter)
-    problems, source = development_problems(job, n)
+    _check_adapter(run, adapter)
+    problems, source = development_problems(run, n)
     half = len(problems) // 2
-    lengths = [row["n_cot_tokens"] for row in _answers(job, problems, "base", 1.0)]
-    points, trained = [], job.config.prune.ratios
+    lengths = [row["n_cot_tokens"] for row in _answers(run, problems, "base", 1.0)]
+    points, trained = [], run.config.prune.ratios
     for prompted in sorted(grid) or default_grid(trained):
-        rows = _answers(job, problems[:half], "tokenskip", prompted)
+        rows = _answers(run, problems[:half], "tokenskip", prompted)
         points.append((prompted, _achieved(rows, lengths[:half])))
     usable = ratio_map.understood(points, trained)
     misread = [point[0] for point in points if point not in usable]
@@ -65,7 +73,7 @@ def calibrate(job: Run, *, n: int = 300, grid: Sequence[float] = (), clamp: bool
         reached = ", ".join(f"{prompted:g}: {achieved:.2f}" for prompted, achieved in points)
         raise StageError(f"the ratio does not move the length of {adapter} ({reached}): there is nothing to calibrate")
     checks = [
-        _check(job, problems[half:], lengths[half:], found, asked)
+        _check(run, problems[half:], lengths[half:], found, asked)
         for asked in asked_ratios(trained)
         if found.reaches(asked)
     ]
@@ -83,19 +91,18 @@ def calibrate(job: Run, *, n: int = 300, grid: Sequence[float] = (), clamp: bool
         "error_before": _mean_error(checks, "before"),
         "error_after": _mean_error(checks, "after"),
     }
-    write_atomically(job.folder.file(CALIBRATION), json.dumps(summary, indent=1) + "\n")
+    write_atomically(run.folder.file(CALIBRATION), json.dumps(summary, indent=1) + "\n")
     template = (adapter / TEMPLATE).read_text(encoding="utf-8")
     write_atomically(adapter / TEMPLATE, set_ratio_map(template, found))
     return summary
 
 
-def development_problems(job: Run, n: int) -> tuple[list[Problem], str]:
+def development_problems(run: Run, n: int) -> tuple[list[Problem], str]:
     """At most `n` problems that the run neither trains on nor is judged by, where there are such; and their origin."""
-    own = getattr(job.task, "development", None)
-    if own is not None and not job.config.task.options.get("dev"):
-        return list(own(n)), "the task's development split"
-    problems = list(job.task.problems("train", None))
-    used = job.config.task.train_limit or len(problems)
+    if isinstance(run.task, HasDevelopment) and not run.config.task.options.get("dev"):
+        return list(run.task.development(n)), "the task's development split"
+    problems = list(run.task.problems("train", None))
+    used = run.config.task.train_limit or len(problems)
     if len(problems) - used >= 20:
         return problems[used : used + n], "training problems that the run leaves out"
     return problems[-n:], "the last training problems, which the adapter has seen"
@@ -114,32 +121,27 @@ def asked_ratios(trained: Sequence[float]) -> list[float]:
     return sorted({*(ratio for ratio in trained if ratio < 1), 0.4, 0.55, 0.65})
 
 
-def measuring(job: Run, weights: str, prompted: float) -> Work:
+def measuring(run: Run, weights: str, prompted: float) -> Work:
     """The work of one measurement: problems -> graded rows, greedily, at one prompted ratio."""
-    cap = job.config.evaluate.max_new_tokens or job.config.generate.max_new_tokens
-    backend = job.backend(weights)
+    cap = run.config.evaluate.max_new_tokens or run.config.generate.max_new_tokens
+    backend = run.backend(weights)
 
     def work(problems: Sequence[Problem]) -> list[Row]:
-        prompts = [job.prompts.prompt(problem.question, prompted) for problem in problems]
-        done = complete(problems, prompts, backend, Sampling(max_new_tokens=cap), job.config.prompt, job.count)
-        return [trajectory_row(grade_trajectory(one, job.task)) for one in done]
+        prompts = [run.prompts.prompt(problem.question, prompted) for problem in problems]
+        done = complete(problems, prompts, backend, Sampling(max_new_tokens=cap), run.config.prompt, run.count)
+        return [trajectory_row(grade_trajectory(one, run.task)) for one in done]
 
     return work
 
 
-def _answers(job: Run, problems: Sequence[Problem], weights: str, prompted: float) -> list[Row]:
+def _answers(run: Run, problems: Sequence[Problem], weights: str, prompted: float) -> list[Row]:
     which = hashlib.sha256("\n".join(one.id for one in problems).encode()).hexdigest()[:8]
     name = f"{FOLDER}/{weights}-{prompted:g}-{which}.jsonl"
-    job.folder.grow(
-        name,
-        problems,
-        partial(measuring, weights=weights, prompted=prompted),
-        window=4 * job.config.evaluate.batch_size,
-        progress=job.progress,
-        title=f"calibrate {weights} {prompted:g}",
-        mapper=job.map,
-    )
-    return list(read_rows(job.folder.file(name)))
+    pending = run.folder.pending(name, problems, 4 * run.config.evaluate.batch_size)
+    build = partial(measuring, weights=weights, prompted=prompted)
+    for rows in run.map(build, pending, f"calibrate {weights} {prompted:g}"):
+        run.folder.append(name, rows)
+    return list(read_rows(run.folder.file(name)))
 
 
 def _achieved(rows: Sequence[Row], lengths: Sequence[int]) -> float:
@@ -147,12 +149,12 @@ def _achieved(rows: Sequence[Row], lengths: Sequence[int]) -> float:
 
 
 def _check(
-    job: Run, problems: Sequence[Problem], lengths: Sequence[int], found: RatioMap, asked: float
+    run: Run, problems: Sequence[Problem], lengths: Sequence[int], found: RatioMap, asked: float
 ) -> dict[str, Any]:
     """What asking for `asked` achieves, prompted as it is and through the map; with the accuracy of both."""
     row: dict[str, Any] = {"asked": asked, "prompted": found.prompted(asked)}
     for name, prompted in (("before", asked), ("after", row["prompted"])):
-        rows = _answers(job, problems, "tokenskip", prompted)
+        rows = _answers(run, problems, "tokenskip", prompted)
         row[name] = round(_achieved(rows, lengths), 4)
         row[f"accuracy_{name}"] = sum(bool(one["grade"] and one["grade"]["correct"]) for one in rows) / len(rows)
     return row
@@ -163,11 +165,11 @@ def _mean_error(checks: Sequence[Row], name: str) -> float | None:
     return round(sum(errors) / len(errors), 4) if errors else None
 
 
-def _check_adapter(job: Run, adapter: Path) -> None:
+def _check_adapter(run: Run, adapter: Path) -> None:
     """StageError when `calibration/` holds answers of other weights than the adapter's present ones."""
     weights = sorted(adapter.glob("*.safetensors"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in weights)).hexdigest()
-    note = job.folder.file(f"{FOLDER}/adapter.sha256")
+    note = run.folder.file(f"{FOLDER}/adapter.sha256")
     if note.exists() and note.read_text(encoding="utf-8").strip() != digest:
         raise StageError(f"{note.parent} was measured with another adapter: remove that folder, then calibrate again")
     note.parent.mkdir(exist_ok=True)

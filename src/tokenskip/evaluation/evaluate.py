@@ -10,61 +10,50 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import islice
-from typing import Any
+from itertools import islice, repeat
 
-from tokenskip.arms import Arm, label
+from tokenskip.arms import ORIGINAL, Arm, label, rows_of
 from tokenskip.config import RunConfig
+from tokenskip.engine import Work
 from tokenskip.errors import StageError
-from tokenskip.generation.generate import TokenCount, answer, complete_samples, repeat_pass, trajectory_of
+from tokenskip.generation.generate import answer, complete_samples, repeat_pass, trajectory_of
 from tokenskip.generation.grade import grade_trajectory
-from tokenskip.progress import Progress
-from tokenskip.prompts import Prompts
+from tokenskip.plugins import check_arms
 from tokenskip.ratio import RatioMap
-from tokenskip.store import CALIBRATION, EVAL, Row, RunFolder, Work, read_rows, trajectory_from_row, trajectory_row
-from tokenskip.types import Backend, Completion, Problem, Prompt, Sampling, Task, Trajectory
+from tokenskip.run import Run
+from tokenskip.store import CALIBRATION, EVAL, Row, RunFolder, read_rows, trajectory_from_row, trajectory_row
+from tokenskip.types import Backend, Completion, HoldsModel, OnDevice, Problem, Prompt, Sampling, Trajectory
 
 TIMINGS = f"{EVAL}/timings.jsonl"
 ANSWER_CAP = 48
 """Tokens that a forced answer may take."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """What all arms share."""
+def run(run: Run) -> None:
+    """Stage 7. Raises ConfigError when the backend cannot do one of the arms."""
+    check_arms(run.config)
+    arms = sorted(
+        run.config.chosen_arms(), key=lambda arm: (arm.weights != "base", arm.weights, arm.role != "original")
+    )
+    for _, ratio in rows_of([arm for arm in arms if arm.calibrated], run.config.evaluate.ratios):
+        load_map(run.folder).prompted(ratio)  # out of reach, or not calibrated: reported before any model loads
+    for arm, ratio in rows_of(arms, run.config.evaluate.ratios):
+        complete_arm(run, arm, ratio)
+        time_arm(run, arm, ratio)
 
-    folder: RunFolder
-    task: Task
-    prompts: Prompts
-    count: TokenCount
-    problems: Callable[[], Iterable[Problem]]
-    backend: Callable[[str], Backend]
-    progress: Progress
-    map: Callable[[Callable[[Bench], Work], Iterable[Sequence[Any]]], Iterable[Sequence[Row]]]
 
-    @property
-    def config(self) -> RunConfig:
-        """The run's configuration."""
-        return self.folder.config
-
-    @property
-    def sampling(self) -> Sampling:
-        """How every arm decodes: greedily unless `evaluate.temperature` says otherwise, under one cap."""
-        settings = self.config.evaluate
-        return Sampling(
-            max_new_tokens=full_cap(self.config),
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            seed=self.config.seed,
-        )
-
-    def repeated(self) -> Iterator[Problem]:
-        """Every problem as often as it is sampled, one pass after the other."""
-        for k in range(self.config.evaluate.samples):
-            yield from repeat_pass(self.problems(), k, self.config.evaluate.samples)
+def sampling_of(config: RunConfig) -> Sampling:
+    """How every arm decodes: greedily unless `evaluate.temperature` says otherwise, under one cap."""
+    settings = config.evaluate
+    return Sampling(
+        max_new_tokens=full_cap(config),
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        seed=config.seed,
+    )
 
 
 def full_cap(config: RunConfig) -> int:
@@ -72,66 +61,65 @@ def full_cap(config: RunConfig) -> int:
     return config.evaluate.max_new_tokens or config.generate.max_new_tokens
 
 
-def run_arm(bench: Bench, arm: Arm, ratio: float) -> None:
-    """Complete and grade all problems under one arm; goes on where a killed run stopped."""
+def complete_arm(run: Run, arm: Arm, ratio: float) -> None:
+    """Complete and grade all problems under one arm, as far as that has not been done before."""
     name = label(arm, ratio)
-    inputs: Iterable[Any] = (
-        zip(bench.repeated(), read_arm(bench.folder, "original"), strict=True)
-        if arm.cut
-        else ((problem, None) for problem in bench.repeated())
+    file = f"{EVAL}/{name}.jsonl"
+    problems = _repeated(run)
+    inputs: Iterable[tuple[Problem, Trajectory | None]] = (
+        zip(problems, read_arm(run.folder, ORIGINAL.name), strict=True) if arm.cut else zip(problems, repeat(None))
     )
-
-    bench.folder.grow(
-        f"{EVAL}/{name}.jsonl",
-        inputs,
-        partial(answering, arm=arm, ratio=ratio),
-        window=4 * bench.config.evaluate.batch_size,
-        progress=bench.progress,
-        title=f"evaluate {name}",
-        mapper=bench.map,
-        notes=TIMINGS,
-    )
+    pending = run.folder.pending(file, inputs, 4 * run.config.evaluate.batch_size)
+    for rows, times in run.map(partial(answering, arm=arm, ratio=ratio), pending, f"evaluate {name}"):
+        run.folder.append(file, rows)
+        run.folder.append(TIMINGS, times)
 
 
-def answering(bench: Bench, arm: Arm, ratio: float) -> Work:
+def _repeated(run: Run) -> Iterator[Problem]:
+    """Every problem as often as it is sampled, one pass after the other."""
+    for k in range(run.config.evaluate.samples):
+        yield from repeat_pass(run.problems("test"), k, run.config.evaluate.samples)
+
+
+def answering(run: Run, arm: Arm, ratio: float) -> Work:
     """The work of an arm: (problem, original's trajectory where chains are cut) -> graded rows, and one of the time."""
-    backend = bench.backend(arm.weights)
+    backend = run.backend(arm.weights)
 
-    def work(items: Sequence[tuple[Problem, Trajectory | None]]) -> list[Row]:
+    def work(items: Sequence[tuple[Problem, Trajectory | None]]) -> tuple[list[Row], list[Row]]:
         times: list[Row] = []
         if arm.cut:
-            done = _cut_off(bench, arm, ratio, items, backend)
+            trajectories = _cut_off(run, arm, ratio, items, backend)
         else:
-            prompts = [prompt_of(bench, arm, ratio, problem) for problem, _ in items]
+            prompts = [prompt_of(run, arm, ratio, problem) for problem, _ in items]
             start = time.perf_counter()
-            done = _complete(bench, ratio, [problem for problem, _ in items], prompts, backend)
+            trajectories = _complete(run, ratio, [problem for problem, _ in items], prompts, backend)
             seconds = time.perf_counter() - start
-            times = [_timing(arm, ratio, bench.config.evaluate.batch_size, len(items), seconds, backend)]
-        return [trajectory_row(grade_trajectory(one, bench.task)) for one in done] + times
+            times = [_timing(arm, ratio, run.config.evaluate.batch_size, len(items), seconds, backend)]
+        return [trajectory_row(grade_trajectory(trajectory, run.task)) for trajectory in trajectories], times
 
     return work
 
 
-def time_arm(bench: Bench, arm: Arm, ratio: float) -> None:
+def time_arm(run: Run, arm: Arm, ratio: float) -> None:
     """Time a few problems one by one, after one that does not count; nothing when it was done before."""
-    n = bench.config.evaluate.latency_samples
-    if not n or arm.cut or any(_is_timing_of(row, arm, ratio, 1) for row in read_timings(bench.folder)):
+    n = run.config.evaluate.latency_samples
+    if not n or arm.cut or any(_is_timing_of(row, arm, ratio, 1) for row in read_timings(run.folder)):
         return
-    problems = list(islice(bench.problems(), n + 1))
-    for times in bench.map(partial(timing, arm=arm, ratio=ratio), [problems]):
-        bench.folder.append(TIMINGS, times)
+    problems = list(islice(run.problems("test"), n + 1))
+    for times in run.compute(partial(timing, arm=arm, ratio=ratio), [problems]):
+        run.folder.append(TIMINGS, times)
 
 
-def timing(bench: Bench, arm: Arm, ratio: float) -> Work:
+def timing(run: Run, arm: Arm, ratio: float) -> Work:
     """The work of timing: problems -> one row of time for each but the first, which warms up."""
-    backend = bench.backend(arm.weights)
+    backend = run.backend(arm.weights)
 
     def work(problems: Sequence[Problem]) -> list[Row]:
         times: list[Row] = []
         for problem in problems:
-            prompt = prompt_of(bench, arm, ratio, problem)
+            prompt = prompt_of(run, arm, ratio, problem)
             start = time.perf_counter()
-            answer(backend, [prompt], bench.sampling)
+            answer(backend, [prompt], sampling_of(run.config))
             times.append(_timing(arm, ratio, 1, 1, time.perf_counter() - start, backend))
         return times[1:]
 
@@ -163,30 +151,31 @@ def load_map(folder: RunFolder) -> RatioMap:
     return RatioMap(knots, stored["clamp"], stored.get("steps", False))
 
 
-def prompt_of(bench: Bench, arm: Arm, ratio: float, problem: Problem) -> Prompt:
+def prompt_of(run: Run, arm: Arm, ratio: float, problem: Problem) -> Prompt:
     """What the arm asks the model at `ratio`."""
     asked = ratio if arm.marker else 1.0
     if arm.calibrated:
-        asked = load_map(bench.folder).prompted(ratio)
-    full = full_cap(bench.config)
-    cap = arm.token_cap(full, ratio, bench.config.evaluate.length)
+        asked = load_map(run.folder).prompted(ratio)
+    full = full_cap(run.config)
+    cap = arm.token_cap(full, ratio, run.config.evaluate.length)
     instruction = arm.instruction_at(ratio)
-    return bench.prompts.prompt(problem.question, asked, instruction=instruction, cap=None if cap == full else cap)
+    return run.prompts.prompt(problem.question, asked, instruction=instruction, cap=None if cap == full else cap)
 
 
 def _complete(
-    bench: Bench, ratio: float, problems: Sequence[Problem], prompts: Sequence[Prompt], backend: Backend
+    run: Run, ratio: float, problems: Sequence[Problem], prompts: Sequence[Prompt], backend: Backend
 ) -> list[Trajectory]:
-    samples = bench.config.evaluate.samples
-    done = complete_samples(problems, prompts, backend, bench.sampling, bench.config.prompt, bench.count, samples)
-    return [replace(one, ratio=ratio) for one in done]
+    samples = run.config.evaluate.samples
+    sampling = sampling_of(run.config)
+    trajectories = complete_samples(problems, prompts, backend, sampling, run.config.prompt, run.count, samples)
+    return [replace(trajectory, ratio=ratio) for trajectory in trajectories]
 
 
 def _cut_off(
-    bench: Bench, arm: Arm, ratio: float, items: Sequence[tuple[Problem, Trajectory | None]], backend: Backend
+    run: Run, arm: Arm, ratio: float, items: Sequence[tuple[Problem, Trajectory | None]], backend: Backend
 ) -> list[Trajectory]:
     """The original's chains under a cap of `ratio` × token cap; those that fit are untouched."""
-    budget = arm.token_cap(bench.sampling.max_new_tokens, ratio, bench.config.evaluate.length)
+    budget = arm.token_cap(full_cap(run.config), ratio, run.config.evaluate.length)
     done: dict[int, Trajectory] = {}
     open_chains: list[tuple[int, Problem, list[int]]] = []
     for i, (problem, original) in enumerate(items):
@@ -195,25 +184,25 @@ def _cut_off(
         if original.n_tokens <= budget and original.finish == "stop":
             done[i] = replace(original, ratio=ratio, grade=None, dropped=None)
             continue
-        ids = bench.prompts.ids(original.output)[:budget]
-        text = bench.prompts.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        ids = run.prompts.ids(original.output)[:budget]
+        text = run.prompts.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         cut = Completion(text=text, n_tokens=len(ids), finish="length")
-        done[i] = trajectory_of(problem, ratio, cut, bench.config.prompt, bench.count)
+        done[i] = trajectory_of(problem, ratio, cut, run.config.prompt, run.count)
         open_chains.append((i, problem, ids))
     if arm.forced and open_chains:
         prompts = []
-        forced = bench.prompts.forced_answer()
+        forced = run.prompts.forced_answer()
         for _, problem, ids in open_chains:
-            asked = bench.prompts.prompt(problem.question)
+            asked = run.prompts.prompt(problem.question)
             prompts.append(
                 replace(
                     asked,
-                    token_ids=(*asked.token_ids, *ids, *bench.prompts.ids(forced)),
+                    token_ids=(*asked.token_ids, *ids, *run.prompts.ids(forced)),
                     prefill=done[_].output + forced,
                     max_new_tokens=ANSWER_CAP,
                 )
             )
-        answers = answer(backend, prompts, bench.sampling)
+        answers = answer(backend, prompts, sampling_of(run.config))
         for (i, _problem, _ids), given in zip(open_chains, answers, strict=True):
             done[i] = _with_answer(done[i], forced, given)
     return [done[i] for i in range(len(items))]
@@ -235,17 +224,19 @@ def _with_answer(chain: Trajectory, forced: str, answer: Completion) -> Trajecto
 
 def _timing(arm: Arm, ratio: float, batch_size: int, n: int, seconds: float, backend: Backend) -> Row:
     row = {"arm": arm.name, "ratio": ratio, "batch_size": batch_size, "n": n, "seconds": round(seconds, 6)}
-    return {**row, "device": device_name(getattr(backend, "model", None))}
+    return {**row, "device": device_of(backend)}
 
 
-def device_name(model: Any) -> str | None:
-    """What a loaded model computes on: `cpu`, the accelerator's own name; None where a server has it."""
-    device = getattr(model, "device", None)
-    if getattr(device, "type", None) == "cuda":
+def device_of(backend: Backend) -> str | None:
+    """What a backend computes on: `cpu`, the accelerator's own name; None where a server has the model."""
+    model = backend.model if isinstance(backend, HoldsModel) else None
+    if not isinstance(model, OnDevice):
+        return None
+    if model.device.type == "cuda":
         import torch
 
-        return str(torch.cuda.get_device_name(device))
-    return None if device is None else str(device)
+        return str(torch.cuda.get_device_name(model.device))
+    return str(model.device)
 
 
 def _is_timing_of(row: Row, arm: Arm, ratio: float, batch_size: int) -> bool:

@@ -13,13 +13,44 @@ from dataclasses import replace
 from typing import TypeVar
 
 from tokenskip.config import PromptConfig
+from tokenskip.engine import Work
 from tokenskip.errors import TokenskipError
 from tokenskip.generation.split import UNCLOSED, split_completion
-from tokenskip.types import Backend, Completion, Problem, Prompt, Sampling, Trajectory
+from tokenskip.run import Run
+from tokenskip.store import COMPLETIONS, Row, trajectory_row
+from tokenskip.types import Backend, Completion, Problem, Prompt, Sampling, TokenCounter, Trajectory
 
-TokenCount = Callable[[str], int]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def run(run: Run) -> None:
+    """Stage 1. Raises DataError when the task has no problems, or a bad line."""
+    settings = run.config.generate
+    total = sum(1 for _ in run.problems("train")) * settings.samples  # a bad line is reported before any work
+    problems = repeat(run.problems("train"), settings.samples)
+    pending = run.folder.pending(COMPLETIONS, problems, 4 * settings.batch_size)
+    for rows in run.map(completing, pending, "generate", total):
+        run.folder.append(COMPLETIONS, rows)
+
+
+def completing(run: Run) -> Work:
+    """The work of stage 1: problems -> rows of `completions.jsonl`."""
+    settings = run.config.generate
+    sampling = Sampling(
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        seed=run.config.seed,
+    )
+    backend = run.backend()
+
+    def work(problems: Sequence[Problem]) -> list[Row]:
+        prompts = [run.prompts.prompt(problem.question) for problem in problems]
+        trajectories = complete(problems, prompts, backend, sampling, run.config.prompt, run.count)
+        return [trajectory_row(trajectory) for trajectory in trajectories]
+
+    return work
 
 
 def repeat(problems: Iterable[Problem], samples: int) -> Iterator[Problem]:
@@ -48,7 +79,7 @@ def complete_samples(
     backend: Backend,
     sampling: Sampling,
     config: PromptConfig,
-    count: TokenCount,
+    count: TokenCounter,
     samples: int,
 ) -> list[Trajectory]:
     """`complete`, the k-th samples (`#k` in the id) with a seed of their own: equal batches would come out equal."""
@@ -72,7 +103,7 @@ def complete(
     backend: Backend,
     sampling: Sampling,
     config: PromptConfig,
-    count: TokenCount,
+    count: TokenCounter,
 ) -> list[Trajectory]:
     """One ungraded trajectory per problem and prompt; a completion that failed is kept as such, with the error."""
     completions = answer(backend, prompts, sampling)
@@ -125,7 +156,7 @@ def one_by_one(
 
 
 def trajectory_of(
-    problem: Problem, ratio: float, completion: Completion, config: PromptConfig, count: TokenCount
+    problem: Problem, ratio: float, completion: Completion, config: PromptConfig, count: TokenCounter
 ) -> Trajectory:
     """The record of one completion, divided into CoT and answer, the CoT counted in the target's tokens."""
     split = split_completion(completion.text, completion.finish, config)

@@ -1,6 +1,7 @@
 """Stage 2: whether each completion is right; everything that is not stays as a record with its reason.
 
-Reads and writes nothing itself. The reasons in `Trajectory.dropped` are what the report's funnel counts:
+Reads `completions.jsonl`; writes `trajectories.jsonl`, the grades without the texts. The reasons in
+`Trajectory.dropped` are what the report's funnel counts:
 
     incorrect            the answer differs from the gold one
     ungradable: WHY      no answer, answer too long, grader timeout
@@ -8,20 +9,43 @@ Reads and writes nothing itself. The reasons in `Trajectory.dropped` are what th
     backend error: WHY   there is no completion
     empty CoT            a right answer without any reasoning: nothing to prune
 
+    tokenskip grade runs/NAME
     tokenskip grade FILE.jsonl --task gsm8k -o OUT.jsonl
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tokenskip.config import PromptConfig
+from tokenskip.engine import Work
 from tokenskip.errors import DataError
 from tokenskip.generation.split import NO_ANSWER, TRUNCATED, split_completion
 from tokenskip.jsonl import UniqueIds, text_field
+from tokenskip.run import Run
+from tokenskip.store import COMPLETIONS, TRAJECTORIES, Row, grade_row, read_rows, trajectory_from_row
 from tokenskip.types import Grade, Task, Trajectory
+
+WINDOW = 256
+"""Completions between two writes."""
+
+
+def run(run: Run) -> None:
+    """Stage 2. Raises StageError when nothing has been generated."""
+    completions = map(trajectory_from_row, read_rows(run.folder.require(COMPLETIONS)))
+    for rows in run.map(grading, run.folder.pending(TRAJECTORIES, completions, WINDOW), "grade"):
+        run.folder.append(TRAJECTORIES, rows)
+
+
+def grading(run: Run) -> Work:
+    """The work of stage 2: ungraded trajectories -> rows of `trajectories.jsonl`."""
+
+    def work(window: Sequence[Trajectory]) -> list[Row]:
+        return [grade_row(grade_trajectory(trajectory, run.task)) for trajectory in window]
+
+    return work
 
 
 def grade_trajectory(trajectory: Trajectory, task: Task) -> Trajectory:

@@ -17,14 +17,13 @@ percentile. What we do otherwise, and why:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from tokenskip.config import PruneConfig
 from tokenskip.pruning.atoms import Range, has_unspaced_script, split_units
 from tokenskip.pruning.equations import check_pruned
-from tokenskip.tokens import TokenCounter
-from tokenskip.types import Pruned, Scores
+from tokenskip.types import HasOffsets, Pruned, Scores, TokenCounter
 
 
 class Chain:
@@ -32,7 +31,7 @@ class Chain:
 
     def __init__(self, cot: str, scores: Scores, counter: TokenCounter, config: PruneConfig) -> None:
         self.cot = cot
-        offsets: Callable[[str], list[Range]] | None = getattr(counter, "offsets", None)
+        offsets = counter.offsets if isinstance(counter, HasOffsets) else None
         needed = not config.atoms or has_unspaced_script(cot)
         units = split_units(cot, config.unit, config.atoms, offsets(cot) if needed and offsets else None)
         self.edges = (len(cot) - len(cot.lstrip()), len(cot.rstrip()))

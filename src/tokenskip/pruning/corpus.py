@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 
 from tokenskip.config import PruneConfig
 from tokenskip.errors import StageError
-from tokenskip.pruning.atoms import Range
 from tokenskip.pruning.chain import Chain, prune_chain_many, whole
-from tokenskip.tokens import TokenCounter
-from tokenskip.types import Pruned, Scores, Trajectory
+from tokenskip.types import HasOffsets, Pruned, Scores, TokenCounter, Trajectory
 
 MAX_CORPUS_UNITS = 2_000_000
 """Units that the corpus cut remembers (16 bytes each); of a larger corpus a fixed pseudo-random part of the chains."""
@@ -88,12 +86,11 @@ def corpus_thresholds(
 
 def _unit_tokens(chain: Chain, counter: TokenCounter) -> array[float]:
     """Tokens of each unit; without the tokenizer's offsets, its share of the characters."""
-    offsets: Callable[[str], list[Range]] | None = getattr(counter, "offsets", None)
-    if offsets is None:
+    if not isinstance(counter, HasOffsets):
         return array("d", [float(end - start) for start, end in chain.units])
     weights = array("d", [0.0]) * len(chain.units)
     index = 0
-    for start, end in offsets(chain.cot):
+    for start, end in counter.offsets(chain.cot):
         middle = max(start, end - 1)
         while index + 1 < len(chain.units) and chain.units[index][1] <= middle:
             index += 1

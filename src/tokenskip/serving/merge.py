@@ -21,7 +21,7 @@ from tokenskip.embedded import adapter_path
 from tokenskip.errors import ModelError, RunError
 from tokenskip.models import EMBEDDED, load_model, resolve_model
 from tokenskip.prompts import Prompts, has_ratio_control
-from tokenskip.store import ADAPTER, TRAIN, read_manifest, read_rows
+from tokenskip.store import ADAPTER, TRAIN, is_run, read_manifest, read_rows
 
 N_PROBES = 4
 LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
@@ -63,7 +63,7 @@ def find_adapter(source: str, base: str | None = None, dtype: str | None = None)
         RunError: there is no adapter there; ModelError: its base cannot be told, or is not there.
     """
     folder = adapter_path() if source == EMBEDDED else Path(source).expanduser()
-    run = next((one for one in (folder, folder.parent) if (one / "config.json").exists() and _is_run(one)), None)
+    run = next((one for one in (folder, folder.parent) if is_run(one)), None)
     if run == folder:
         folder = folder / ADAPTER
         if not folder.exists():
@@ -79,11 +79,6 @@ def find_adapter(source: str, base: str | None = None, dtype: str | None = None)
     if not trained.is_model:
         resolve_model(trained.config.model.path)
     return trained
-
-
-def _is_run(folder: Path) -> bool:
-    """Whether a folder's config.json is a run's manifest, not a model's configuration."""
-    return '"config"' in (folder / "config.json").read_text(encoding="utf-8")
 
 
 def _base_named_in(folder: Path) -> str:

@@ -29,6 +29,7 @@ from itertools import groupby
 from typing import Any
 
 from tokenskip.config import RoundsConfig, RunConfig
+from tokenskip.engine import Work
 from tokenskip.errors import StageError
 from tokenskip.evaluation.metrics import problem_id
 from tokenskip.generation.generate import complete_samples, repeat_in_passes
@@ -40,7 +41,6 @@ from tokenskip.store import (
     TRAIN,
     Row,
     RunFolder,
-    Work,
     read_rows,
     trajectory_from_row,
     trajectory_row,
@@ -48,39 +48,42 @@ from tokenskip.store import (
     write_rows,
 )
 from tokenskip.training.dataset import round_row
+from tokenskip.training.train import first_weights
 from tokenskip.training.train import train as train_adapter
 from tokenskip.types import Problem, Sampling, Trajectory
 
 SAMPLES, INFO = "samples.jsonl", "round.json"
 
 
-def run_rounds(job: Run) -> None:
-    """All rounds of the configuration; each is skipped over as far as it has been done before.
+def run(run: Run) -> None:
+    """Stage 6b: all rounds of the configuration; each is skipped over as far as it has been done before.
 
     Raises:
         StageError: no adapter yet, a round that kept no chain, or a run that was evaluated with its first adapter
             already while `rounds.adopt` is on.
     """
-    settings = job.config.rounds
+    settings = run.config.rounds
     if not settings.count:
         return
-    first = first_weights(job.folder)
-    if settings.adopt and first == "tokenskip" and any(job.folder.file(EVAL).glob("tokenskip*.jsonl")):
+    first = first_weights(run.folder)
+    if settings.adopt and first == "tokenskip" and _is_evaluated(run, first):
         raise StageError(
-            f"{job.folder.path} was evaluated with its first adapter already: --set rounds.adopt=false keeps that as "
+            f"{run.folder.path} was evaluated with its first adapter already: --set rounds.adopt=false keeps that as "
             "the arm tokenskip and adds the rounds beside it"
         )
     for number in range(1, settings.count + 1):
-        with job.sub_folder(f"round_{number}", rounds=settings.model_copy(update={"count": 0})) as folder:
+        with run.sub_folder(f"round_{number}", rounds=settings.model_copy(update={"count": 0})) as folder:
             if not folder.file(ADAPTER).exists():
-                _round(job, folder, number, first if number == 1 else f"round_{number - 1}")
+                _round(run, folder, number, first if number == 1 else f"round_{number - 1}")
     if settings.adopt:
-        _adopt(job)
+        _adopt(run)
 
 
-def first_weights(folder: RunFolder) -> str:
-    """The name of the first fine-tuning's weights: `tokenskip`, or `round_0` once a later round was adopted."""
-    return "round_0" if folder.file(f"round-0/{ADAPTER}").exists() else "tokenskip"
+def _is_evaluated(run: Run, weights: str) -> bool:
+    """Whether an arm with these weights has rows already."""
+    names = [arm.name for arm in run.config.known_arms().values() if arm.weights == weights]
+    files = [file.stem for file in run.folder.file(EVAL).glob("*.jsonl")]
+    return any(file == name or file.startswith(f"{name}-") for file in files for name in names)
 
 
 def round_infos(folder: RunFolder) -> list[Row]:
@@ -94,22 +97,22 @@ def trained_tokens(train_file: Any) -> int:
     return sum(int(row["n_cot_tokens"]) for row in read_rows(train_file))
 
 
-def _round(job: Run, folder: RunFolder, number: int, weights: str) -> None:
-    references = _references(job)
-    _sample(job, folder, number, weights, references)
+def _round(run: Run, folder: RunFolder, number: int, weights: str) -> None:
+    references = _references(run)
+    _sample(run, folder, number, weights, references)
     if not folder.file(INFO).exists():
         lengths = {one.problem.id: one.n_cot_tokens for one in references}
-        chosen, info = choose(_samples(folder), lengths, _ratios(job.config), job.config.rounds)
+        chosen, info = choose(_samples(folder), lengths, _ratios(run.config), run.config.rounds)
         if not chosen:
             raise StageError(
                 f"round {number} kept 0 of {info['sampled']} chains ({info['correct']} correct): raise "
                 "rounds.tolerance, or sample with rounds.temperature=0.7 and rounds.samples=4"
             )
-        write_rows(folder.file(TRAIN), _rows(job, chosen, number))
+        write_rows(folder.file(TRAIN), _rows(run, lengths, chosen, number))
         info = {"round": number, **info, "train_tokens": trained_tokens(folder.file(TRAIN))}
         write_atomically(folder.file(INFO), json.dumps(info, indent=1) + "\n")
-    job.free()
-    train_adapter(folder, job.prompts, job.progress)
+    run.free()
+    train_adapter(folder, run.prompts, run.progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +123,17 @@ class _Reference:
     n_cot_tokens: float
 
 
-def _references(job: Run) -> list[_Reference]:
+def _references(run: Run) -> list[_Reference]:
     """Training problems in order; one whose chains were all cut off or empty has no length to compare with."""
     lengths: dict[str, list[int]] = defaultdict(list)
     problems: dict[str, Problem] = {}
-    for one in job.folder.trajectories():
+    for one in run.folder.trajectories():
         id = problem_id(one.id)
         problems.setdefault(id, Problem(id=id, question=one.question, gold=one.gold, level=one.level))
         if one.finish == "stop" and one.n_cot_tokens:
             lengths[id].append(one.n_cot_tokens)
     means = {id: sum(lengths[id]) / len(lengths[id]) for id in problems if lengths[id]}
-    return [_Reference(problems[id], mean) for id, mean in means.items()][: job.config.rounds.limit]
+    return [_Reference(problems[id], mean) for id, mean in means.items()][: run.config.rounds.limit]
 
 
 def _ratios(config: RunConfig) -> list[float]:
@@ -138,38 +141,32 @@ def _ratios(config: RunConfig) -> list[float]:
     return sorted((ratio for ratio in config.prune.ratios if ratio < 1), reverse=True)
 
 
-def _sample(job: Run, folder: RunFolder, number: int, weights: str, references: Sequence[_Reference]) -> None:
+def _sample(run: Run, folder: RunFolder, number: int, weights: str, references: Sequence[_Reference]) -> None:
     problems = [one.problem for one in references]
-    samples = job.config.rounds.samples
-    inputs = [(one, ratio) for ratio in _ratios(job.config) for one in repeat_in_passes(problems, samples)]
-    folder.grow(
-        SAMPLES,
-        inputs,
-        partial(sampling, number=number, weights=weights),
-        window=4 * job.config.generate.batch_size,
-        progress=job.progress,
-        title=f"round {number}: sample",
-        total=len(inputs),
-        mapper=job.map,
-    )
+    samples = run.config.rounds.samples
+    inputs = [(one, ratio) for ratio in _ratios(run.config) for one in repeat_in_passes(problems, samples)]
+    pending = folder.pending(SAMPLES, inputs, 4 * run.config.generate.batch_size)
+    build = partial(sampling, number=number, weights=weights)
+    for rows in run.map(build, pending, f"round {number}: sample", len(inputs)):
+        folder.append(SAMPLES, rows)
 
 
-def sampling(job: Run, number: int, weights: str) -> Work:
+def sampling(run: Run, number: int, weights: str) -> Work:
     """The work of a round's sampling: (problem, ratio) -> graded rows, by the adapter that `weights` names."""
-    settings = job.config.rounds
+    settings = run.config.rounds
     options = Sampling(
-        max_new_tokens=job.config.generate.max_new_tokens,
+        max_new_tokens=run.config.generate.max_new_tokens,
         temperature=settings.temperature,
         top_p=settings.top_p,
-        seed=job.config.seed + number,
+        seed=run.config.seed + number,
     )
-    backend = job.backend(weights)
+    backend = run.backend(weights)
 
     def work(items: Sequence[tuple[Problem, float]]) -> list[Row]:
-        prompts = [job.prompts.prompt(problem.question, ratio) for problem, ratio in items]
+        prompts = [run.prompts.prompt(problem.question, ratio) for problem, ratio in items]
         asked = [problem for problem, _ in items]
-        done = complete_samples(asked, prompts, backend, options, job.config.prompt, job.count, settings.samples)
-        return [trajectory_row(grade_trajectory(one, job.task)) for one in done]
+        done = complete_samples(asked, prompts, backend, options, run.config.prompt, run.count, settings.samples)
+        return [trajectory_row(grade_trajectory(one, run.task)) for one in done]
 
     return work
 
@@ -218,13 +215,14 @@ def choose(
     return chosen, {**total, "by_ratio": by_ratio}
 
 
-def _rows(job: Run, chosen: dict[tuple[str, float], list[Trajectory]], number: int) -> Iterator[Row]:
+def _rows(
+    run: Run, lengths: dict[str, float], chosen: dict[tuple[str, float], list[Trajectory]], number: int
+) -> Iterator[Row]:
     """Per problem the run's own rows as far as `rounds.data` keeps them, then the round's, long ones first.
 
     A problem's rows stand together as in the run's own file: a training that reads rows in order sees all its ratios
     side by side in every round. Problems that only the round solved come last.
     """
-    references = {one.problem.id: one.n_cot_tokens for one in _references(job)}
     waiting: dict[str, dict[float, list[Trajectory]]] = {}
     for id, ratio in sorted(chosen, reverse=True):
         waiting.setdefault(id, {})[ratio] = chosen[id, ratio]
@@ -232,27 +230,27 @@ def _rows(job: Run, chosen: dict[tuple[str, float], list[Trajectory]], number: i
     def own(id: str) -> Iterator[Row]:
         for several in waiting.pop(id, {}).values():
             for one in several:
-                yield {**round_row(one, references[id], job.prompts), "round": number}
+                yield {**round_row(one, lengths[id], run.prompts), "round": number}
 
-    for id, rows in groupby(read_rows(job.folder.require(TRAIN)), lambda row: problem_id(row["id"])):
+    for id, rows in groupby(read_rows(run.folder.require(TRAIN)), lambda row: problem_id(row["id"])):
         for row in rows:
             pruned = row["ratio"] < 1
             kept = {"replace": not pruned, "join": True, "fill": not pruned or (id, row["ratio"]) not in chosen}
-            if kept[job.config.rounds.data]:
+            if kept[run.config.rounds.data]:
                 yield row
         yield from own(id)
     for id in sorted(waiting):
         yield from own(id)
 
 
-def _adopt(job: Run) -> None:
+def _adopt(run: Run) -> None:
     """The last round's adapter as the run's `adapter/`; the first one moves to `round-0/`. Whole or not at all."""
-    final, first = job.folder.file(ADAPTER), job.folder.file(f"round-0/{ADAPTER}")
+    final, first = run.folder.file(ADAPTER), run.folder.file(f"round-0/{ADAPTER}")
     if not first.exists():
         first.parent.mkdir(exist_ok=True)
         final.replace(first)
     if not final.exists():
         draft = final.with_name(final.name + ".tmp")
         shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(job.folder.file(f"round-{job.config.rounds.count}/{ADAPTER}"), draft)
+        shutil.copytree(run.folder.file(f"round-{run.config.rounds.count}/{ADAPTER}"), draft)
         draft.replace(final)

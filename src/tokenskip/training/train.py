@@ -24,8 +24,21 @@ from tokenskip.errors import ConfigError, RunError, StageError
 from tokenskip.models import load_model, pick_device, resolve_model
 from tokenskip.progress import Advance, Progress
 from tokenskip.prompts import Prompts
+from tokenskip.run import Run
 from tokenskip.store import ADAPTER, TRAIN, Row, RunFolder, read_rows
 from tokenskip.tracking import tracked, trainer_options
+
+
+def run(run: Run) -> None:
+    """Stage 6: the run's own adapter. Raises StageError when there is no row to train on."""
+    run.free()
+    if first_weights(run.folder) == "tokenskip":
+        train(run.folder, run.prompts, run.progress)
+
+
+def first_weights(folder: RunFolder) -> str:
+    """The name of the first fine-tuning's weights: `tokenskip`, or `round_0` once a later round was adopted."""
+    return "round_0" if folder.file(f"round-0/{ADAPTER}").exists() else "tokenskip"
 
 
 def tokenise_row(row: Row, prompts: Prompts) -> dict[str, list[int]]:

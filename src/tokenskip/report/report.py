@@ -1,0 +1,17 @@
+"""Stage 8: every number of a run, and a page to open. Writes `results.json`, `report.html` and its pictures.
+
+tokenskip report runs/NAME
+"""
+
+from __future__ import annotations
+
+from tokenskip.evaluation.results import write_results
+from tokenskip.report.page import write_report
+from tokenskip.run import Run
+from tokenskip.tracking import log_results
+
+
+def run(run: Run) -> None:
+    """Stage 8. Raises StageError when the original model has not been evaluated yet."""
+    log_results(run.config.train.report_to, run.folder.path, write_results(run.folder))
+    write_report(run.folder.path)
