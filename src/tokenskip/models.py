@@ -106,10 +106,24 @@ def load_model(config: ModelConfig, adapter: Path | None = None, *, fold: bool =
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(adapter))
+            if adapts_tied_embeddings(model):
+                raise ModelError(
+                    f"{adapter} changes the embeddings, which are tied to the head of {config.path}: merged, it would "
+                    "change both; train it without embed_tokens and lm_head, or with train.method=full"
+                )
             model = model.merge_and_unload() if fold else model
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{config.path}: the model cannot be loaded: {_first_line(error)}") from None
     return model.to(device).eval()
+
+
+def adapts_tied_embeddings(model: Any) -> bool:
+    """Whether a PEFT model has an adapter on embeddings that are the head's weights as well."""
+    base = model.get_base_model()
+    if not getattr(base.config.get_text_config(), "tie_word_embeddings", False):
+        return False
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    return any(hasattr(one, "base_layer") or hasattr(one, "modules_to_save") for one in ends)
 
 
 def check_context(config: ModelConfig, n_prompt: int, cap: int) -> None:

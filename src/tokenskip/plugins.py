@@ -44,7 +44,9 @@ SCORERS = {
 
 
 # what a constructor may ask for by name; every other argument is an option of the user's
-_FOR_BACKENDS = ("model", "path", "adapter", "journal", "tokenizer", "batch_size", "device", "dtype", "seed")
+_FOR_BACKENDS = (
+    *("model", "path", "adapter", "journal", "tokenizer", "template_kwargs", "batch_size", "device", "dtype", "seed"),
+)
 _FOR_SCORERS = ("model", "tokenizer", "render", "batch_tokens", "seed", "device", "dtype")
 
 
@@ -105,6 +107,7 @@ def make_backend(
         "adapter": adapter,
         "journal": journal,
         "tokenizer": prompts.tokenizer,
+        "template_kwargs": prompts.config.template_kwargs,
         "batch_size": config.generate.batch_size,
         "device": config.model.device,
         "dtype": config.model.dtype,

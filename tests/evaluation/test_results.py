@@ -23,7 +23,9 @@ LONG = "".join(f"Step {i}: {i} + {i} = {2 * i}, and so it goes on and on. " for 
 @pytest.fixture
 def folder(tmp_path: Path, model_folder: Path) -> Iterator[RunFolder]:
     """A run whose outputs have 45,000 characters each: 27 MB in all."""
-    file = recipe(tmp_path, model_folder, evaluate={"arms": ["marker_only"], "ratios": [0.5], "latency_samples": 0})
+    file = recipe(
+        tmp_path, model_folder, evaluate={"arms": ["original", "marker_only"], "ratios": [0.5], "latency_samples": 0}
+    )
     with Run(tmp_path / "run", load_recipe(file)) as run:
         for name in ("original", "marker_only-0.5"):
             rows = (
@@ -51,7 +53,8 @@ def test_a_report_of_very_long_chains_is_a_page_that_opens(folder: RunFolder) ->
     results = summing.write_results(folder)
     assert results == load_results(folder.path)
     original = results.arms[0]
-    assert (original.n, original.accuracy, original.cot_tokens_mean) == (N, pytest.approx(67 / 200), 40_000), "the numbers are of all"
+    assert (original.n, original.cot_tokens_mean) == (N, 40_000), "the numbers are of all"
+    assert original.accuracy == pytest.approx(67 / N)
     assert original.ungradable_reasons == {"no answer": 1}
     assert 100 <= len(results.problems) < N
     shown = results.problems[0].arms["original"].output

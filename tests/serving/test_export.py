@@ -16,7 +16,8 @@ from scripted_runs import recipe
 from tokenskip import pipeline
 from tokenskip.config import load_recipe
 from tokenskip.errors import ConfigError, RunError, StageError
-from tokenskip.prompts import Prompts, add_ratio_control, mark_question
+from tokenskip.prompts import Prompts
+from tokenskip.serving.chat_template import add_ratio_control, mark_question
 from tokenskip.serving.export import FORMATS, export
 from tokenskip.store import read_rows
 from tokenskip.training.train import tokenise_row

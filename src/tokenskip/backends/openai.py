@@ -58,6 +58,7 @@ class OpenAIBackend:
         tokenizer: Any,
         adapter: Path | None = None,
         journal: Path | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
         *,
         url: str | None = None,
         served: Served = None,
@@ -81,6 +82,7 @@ class OpenAIBackend:
         self.tokenizer, self.endpoint, self.concurrency = tokenizer, endpoint, concurrency
         self.retries, self.timeout_s, self.extra = retries, timeout_s, dict(extra or {})
         self.journal = journal
+        self.template_kwargs = dict(template_kwargs or {})
         self._form: Literal["ids", "text"] | None = None  # how the server takes a prompt of ours; found by asking
         self._ratio_is_heard = False
         self._failed_in_a_row, self._answered = 0, False
@@ -242,7 +244,7 @@ class OpenAIBackend:
 
     def _chat_payload(self, prompt: Prompt, sampling: Sampling, i: int) -> dict[str, Any]:
         payload = {**self._common(prompt, sampling, i), "messages": list(prompt.messages)}
-        if kwargs := ratio_kwargs(prompt.ratio):
+        if kwargs := {**self.template_kwargs, **ratio_kwargs(prompt.ratio)}:
             extra = payload["extra_body"]
             payload["extra_body"] = {
                 **extra,

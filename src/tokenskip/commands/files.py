@@ -20,8 +20,9 @@ from tokenskip.jsonl import UniqueIds, read_jsonl, text_field
 from tokenskip.models import load_tokenizer
 from tokenskip.plugins import check_scorer, make_scorer, needs_prompts
 from tokenskip.progress import Progress
-from tokenskip.prompts import Prompts, spell_ratio
+from tokenskip.prompts import Prompts
 from tokenskip.pruning.corpus import corpus_thresholds, prune_trajectory
+from tokenskip.ratio import Ratio
 from tokenskip.store import Row, dump_row
 from tokenskip.tokens import token_counter
 from tokenskip.types import Pruned, Scorer, TokenCounter, Trajectory
@@ -139,7 +140,7 @@ def prune_file(
     Raises:
         TokenskipError: a wrong ratio, name or option; a line that is malformed, incomplete or doubled.
     """
-    asked = [float(spell_ratio(ratio)) for ratio in ratios]
+    asked = [Ratio.parse(ratio) for ratio in ratios]
     total = sum(1 for _ in read_chains(source))  # every line is checked before a model loads
     if not total:
         raise DataError(f"{source} is empty: give lines of {{id, cot}}")

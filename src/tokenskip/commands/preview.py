@@ -22,7 +22,8 @@ from tokenskip.errors import ConfigError, ModelError
 from tokenskip.generation.generate import complete
 from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
 from tokenskip.plugins import make_backend
-from tokenskip.prompts import Prompts, spell_ratio
+from tokenskip.prompts import Prompts
+from tokenskip.ratio import Ratio
 from tokenskip.store import is_run, read_manifest, read_rows
 from tokenskip.tokens import token_counter
 from tokenskip.types import Problem, Sampling, Trajectory
@@ -67,7 +68,7 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
     Raises:
         ConfigError, ModelError: a wrong ratio, an empty question, a model or adapter that is not there.
     """
-    asked = float(spell_ratio(ratio))
+    asked = Ratio.parse(ratio)
     if not question.strip():
         raise ConfigError("the question is empty")
     if any("\ud800" <= character <= "\udfff" for character in question):
@@ -82,12 +83,13 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
     resolve_model(config.model.path)
     prompts = Prompts(load_tokenizer(config.model), config.prompt)
     whole, whole_s = _answer(config, prompts, question, None, 1.0)
-    short, short_s = _answer(config, prompts, question, adapter, asked)
+    served = prompts.served_by(adapter)
+    short, short_s = _answer(config, served, question, adapter, asked)
     saved = 1 - short.n_cot_tokens / whole.n_cot_tokens if whole.n_cot_tokens else 0.0
     console = Console()
     panels = (
         _panel("original (green: also in the short one)", whole, whole_s, shared_words(whole.cot, short.cot)),
-        _panel(f"ratio {spell_ratio(asked)}", short, short_s),
+        _panel(f"ratio {asked}", short, short_s),
     )
     if console.width >= 96:  # narrower columns break every other sentence
         table = Table(box=None, expand=True, show_header=False, padding=(0, 1))
@@ -95,6 +97,8 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
         console.print(table)
     else:
         console.print(*panels, sep="\n")
+    if (prompted := served.prompted(asked)) != asked:
+        console.print(f"{asked} was asked as {prompted}: {served.trained()}", markup=False, highlight=False)
     console.print(
         f"{whole.n_cot_tokens} -> {short.n_cot_tokens} CoT tokens ({saved:.0%} saved), "
         f"{whole_s:.2f} s -> {short_s:.2f} s"

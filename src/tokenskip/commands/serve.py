@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -44,13 +45,13 @@ def serve(
     if needs_merge:
         say(shlex.join(["tokenskip", "merge", run, "-o", str(merged), *(["--base", base] if base else [])]))
     say(shlex.join(command))
+    if kwargs := trained.config.prompt.template_kwargs:
+        say(f"# the template's defaults, which a client may override: {json.dumps(kwargs)}")
     say(f"# then check it: tokenskip doctor http://localhost:{port} --model {shlex.quote(name)}")
 
 
 def _vllm(trained: Any, port: int) -> list[str]:
     """vLLM with the adapter beside its base; the template must be named, it reads none from an adapter's folder."""
-    import json
-
     from tokenskip.client import lora_rank
     from tokenskip.models import resolve_model
 

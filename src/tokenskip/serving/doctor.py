@@ -81,6 +81,12 @@ def _judge(plain: Rendering, marked: Rendering | None, one: Rendering | str | No
 
 
 def _refused(said: str) -> Diagnosis:
+    if "compression_ratio" in said and ("was not trained" in said or "outside of what calibration reached" in said):
+        return Diagnosis(
+            honoured=True,
+            found=f"the template refuses this ratio: {said}",
+            advice="give one that it names by --ratio",
+        )
     return Diagnosis(
         honoured=False,
         found=f"the server refuses chat_template_kwargs: {said}",

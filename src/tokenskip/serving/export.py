@@ -24,7 +24,8 @@ import yaml
 from tokenskip.config import RunConfig, check_config
 from tokenskip.errors import ConfigError, RunError, StageError, unknown_name
 from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
-from tokenskip.prompts import Prompts, mark_question
+from tokenskip.prompts import Prompts
+from tokenskip.serving.chat_template import mark_question
 from tokenskip.store import TRAIN, Row, dump_row, read_manifest, read_rows
 
 DATASET = "tokenskip"

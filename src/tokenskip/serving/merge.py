@@ -20,7 +20,8 @@ from tokenskip.config import ModelConfig, RunConfig, check_config
 from tokenskip.embedded import adapter_path
 from tokenskip.errors import ModelError, RunError
 from tokenskip.models import EMBEDDED, load_model, resolve_model
-from tokenskip.prompts import Prompts, has_ratio_control
+from tokenskip.prompts import Prompts
+from tokenskip.serving.chat_template import has_ratio_control
 from tokenskip.store import ADAPTER, TRAIN, is_run, read_manifest, read_rows
 
 N_PROBES = 4

@@ -170,7 +170,17 @@ def _usage(config: RunConfig, repo: str, base: str | None, *, whole: bool) -> st
         else f"vllm serve {base} --enable-lora --max-lora-rank {lora_rank(config.train.rank)} \\\n"
         f"    --lora-modules {repo}=ADAPTER_FOLDER --chat-template ADAPTER_FOLDER/chat_template.jinja"
     )
+    trained = ", ".join(str(ratio) for ratio in sorted(config.prune.ratios))
+    others = {
+        "nearest": "another ratio is prompted as the nearest of these",
+        "refuse": "the template refuses any other",
+        "pass": "any other is passed on, and the model may not follow it",
+    }[config.prompt.untrained]
+    fixed = [f"`{name}` is `{json.dumps(value)}`" for name, value in config.prompt.template_kwargs.items()]
+    fixed += [f"the date is {config.prompt.date}"] if config.prompt.date else []
+    defaults = f" As in training, {', '.join(fixed)} unless a caller says otherwise." if fixed else ""
     return f"""The ratio is an argument of the chat template; without it, or with 1, the prompt is what it was before.
+Trained ratios: {trained}; {others}, unless the template holds a map of `tokenskip calibrate`.{defaults}
 
 ```python
 from {package} import {loader}

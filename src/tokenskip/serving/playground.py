@@ -25,11 +25,12 @@ from typing import Any
 from tokenskip.client import KEY_VARIABLE, base_url
 from tokenskip.config import PromptConfig, RunConfig, check_config, lay_over
 from tokenskip.embedded import family
-from tokenskip.errors import ConfigError
+from tokenskip.errors import ConfigError, ModelError
 from tokenskip.generation.split import split_completion
 from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
 from tokenskip.plugins import make_backend
-from tokenskip.prompts import Prompts, chat_turns, ratio_kwargs
+from tokenskip.prompts import Prompts, chat_turns, prompt_kwargs
+from tokenskip.serving.chat_template import TemplateSettings, read_settings
 from tokenskip.serving.doctor import diagnose
 from tokenskip.serving.merge import Trained, find_adapter
 from tokenskip.store import COMPLETIONS, read_rows
@@ -83,20 +84,25 @@ def local(source: str, base: str | None, overrides: Sequence[str]) -> Ground:
 
     def column(adapter: Path | None) -> Callable[[str, float], Iterator[Timed]]:
         backend: Any = make_backend(config, prompts, adapter)
+        own = prompts.served_by(adapter) if adapter else prompts
 
         def ask(question: str, ratio: float, cap: int = generate.max_new_tokens) -> Iterator[Timed]:
-            return timed(backend.stream(prompts.prompt(question, ratio), cap))
+            try:
+                prompt = own.prompt(question, ratio)
+            except ModelError as error:  # the template refuses the ratio
+                failed = Completion(text="", n_tokens=0, finish="error", error=str(error))
+                return iter([(failed, 0.0)])
+            return timed(backend.stream(prompt, cap))
 
         list(ask("", 0.5, 2))  # warms up
         return ask
 
-    low = min(config.prune.ratios)
     return Ground(
         original=(f"{_name(config.model.path)}, whole chain", column(None)),
         short=("the same, with TokenSkip", column(trained.folder)),
         prompt=config.prompt,
         count=token_counter(prompts.tokenizer),
-        note=f"Trained on ratios from {low:g} to 1." if trained.run else "",
+        note=_trained_on(trained.folder),
         questions=_questions(trained),
     )
 
@@ -176,7 +182,7 @@ def _served(url: str, config: RunConfig, model: str, question: str, ratio: float
     """A server's answer as it grows; the last item has the server's own token count, where it gives one."""
     import openai
 
-    kwargs = ratio_kwargs(ratio)
+    kwargs = prompt_kwargs(config.prompt, ratio)
     client: Any = openai.OpenAI(base_url=url, api_key=os.environ.get(KEY_VARIABLE, "none"), max_retries=1)
     stream = client.chat.completions.create(
         model=model,
@@ -203,6 +209,16 @@ def _served(url: str, config: RunConfig, model: str, question: str, ratio: float
 
 def _trained(source: str, base: str | None) -> Trained:
     return find_adapter(source, base or (EMBEDDED if source == EMBEDDED else None))
+
+
+def _trained_on(folder: Path) -> str:
+    """What the saved chat template does with a ratio that was not trained; empty where it does not say."""
+    file = folder / "chat_template.jinja"
+    settings = read_settings(file.read_text(encoding="utf-8")) if file.exists() else TemplateSettings()
+    if not settings.ratios:
+        return ""
+    others = "refused" if settings.strict else "asked as the nearest of these"
+    return f"Trained on ratios {', '.join(map(str, sorted(settings.ratios)))}; others are {others}."
 
 
 def _overlaid(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

@@ -27,6 +27,7 @@ from tokenskip.prompts import Prompts
 from tokenskip.run import Run
 from tokenskip.store import ADAPTER, TRAIN, Row, RunFolder, read_rows
 from tokenskip.tracking import tracked, trainer_options
+from tokenskip.training.check import checkpointing_key
 
 
 def run(run: Run) -> None:
@@ -93,7 +94,7 @@ def _fit(folder: RunFolder, rows: list[dict[str, list[int]]], prompts: Prompts, 
         trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
         if bar.stopped:
             raise KeyboardInterrupt
-    _save(trainer, prompts, out)
+    _save(trainer, prompts, config, out)
     if not rank():
         shutil.rmtree(checkpoints, ignore_errors=True)
 
@@ -206,7 +207,7 @@ def _arguments(config: RunConfig, checkpoints: Path) -> Any:
         "data_seed": config.seed,
         "use_cpu": on_cpu,
         "bf16": not on_cpu,
-        "activation_checkpointing": not on_cpu,
+        checkpointing_key(SFTConfig): not on_cpu,
         "dataloader_pin_memory": not on_cpu,
     }
     return SFTConfig(**{**options, **settings.trainer})
@@ -221,10 +222,15 @@ def _bar(advance: Advance) -> Any:
 
         seen = 0
         stopped = False
+        note = ""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             advance(0, total=state.max_steps)
             self._move(state)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if "loss" in (logs or {}):
+                self.note = f"loss {float(logs['loss']):.4g}"
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             try:
@@ -234,12 +240,12 @@ def _bar(advance: Advance) -> Any:
 
         def _move(self, state: Any) -> None:
             n, self.seen = state.global_step - self.seen, state.global_step
-            advance(n)
+            advance(n, note=self.note)
 
     return Bar()
 
 
-def _save(trainer: Any, prompts: Prompts, out: Path) -> None:
+def _save(trainer: Any, prompts: Prompts, config: RunConfig, out: Path) -> None:
     """Write the adapter and its tokenizer beside, then move them in place: `adapter/` is whole or not there."""
     draft = out.with_name(out.name + ".tmp")
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
@@ -248,14 +254,14 @@ def _save(trainer: Any, prompts: Prompts, out: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         model = trainer.accelerator.unwrap_model(trainer.model)
         model.save_pretrained(str(draft), state_dict=state, safe_serialization=True)
-        _save_beside(trainer, prompts, draft)
+        _save_beside(trainer, prompts, config, draft)
         draft.replace(out)
     trainer.accelerator.wait_for_everyone()
 
 
-def _save_beside(trainer: Any, prompts: Prompts, draft: Path) -> None:
-    """The tokenizer and the losses."""
-    prompts.tokenizer.save_pretrained(str(draft))
+def _save_beside(trainer: Any, prompts: Prompts, config: RunConfig, draft: Path) -> None:
+    """The tokenizer, whose template knows the trained ratios, and the losses."""
+    prompts.save_tokenizer(draft, config.prune.ratios)
     losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     lines = "".join(f"{step}\t{loss:.4f}\n" for step, loss in losses)
     (draft / "losses.tsv").write_text("step\tloss\n" + lines, encoding="utf-8")
