@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "tokenskip"
 
 LAYERS = (
-    ("errors", "types", "progress", "distributed", "terminal"),
+    ("errors", "types", "progress", "distributed", "terminal", "generation.bounded"),
     ("disk",),
     ("arms", "config", "ratio", "recipes", "serving.arguments", "tokens", "jsonl"),
     ("serving.chat_template", "prompts", "evaluation.stats"),

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tokenskip import tracking
 from tokenskip.commands.calibrate import calibrate
 from tokenskip.commands.compare import compare
 from tokenskip.commands.console import Limit, Out, RunDir, Set, bars, quiet, read_recipe, run_stage, say
@@ -24,6 +25,7 @@ from tokenskip.commands.push import push
 from tokenskip.commands.rounds import rounds
 from tokenskip.commands.serve import serve
 from tokenskip.errors import ConfigError, TokenskipError
+from tokenskip.terminal import console, printable, replace_unencodable
 
 app = typer.Typer(
     help="Teach a language model to think in fewer tokens, and choose how few.",
@@ -45,6 +47,8 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 
 def main() -> None:
     """Entry point of the `tokenskip` script."""
+    replace_unencodable()
+    tracking.switch_telemetry_off()
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)  # of typer.Exit; 130 for an interrupt
         if code == 130:
@@ -213,18 +217,15 @@ def _run_all(config: Any, out: Path) -> None:
 
 
 def _show_results(path: Path) -> None:
-    from rich.console import Console
-
     from tokenskip.evaluation.schema import load_results
     from tokenskip.report.tables import terminal_table
-    from tokenskip.terminal import printable
 
     results = load_results(path)
-    console = Console()
-    console.print(terminal_table(results))
+    screen = console()
+    screen.print(terminal_table(results))
     for warning in results.warnings:
-        console.print(f"! {printable(warning)}", style="yellow", markup=False, highlight=False)
-    console.print(f"report: {path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+        screen.print(f"! {warning}", style="yellow", markup=False, highlight=False)
+    screen.print(f"report: {path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _needed(output: Path | None) -> Path:
@@ -234,7 +235,7 @@ def _needed(output: Path | None) -> Path:
 
 
 def _fail(text: str, code: int) -> None:
-    print(f"tokenskip: {' '.join(text.split())}", file=sys.stderr)
+    print(f"tokenskip: {' '.join(printable(text).split())}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -16,7 +16,7 @@ from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.models import check_context, load_model, load_tokenizer, resolve_model
 from tokenskip.prompts import Prompts
-from tokenskip.types import Backend, Refuses, Scorer, Trajectory
+from tokenskip.types import Backend, ChecksOptions, Refuses, Scorer, Trajectory
 
 TASKS = {
     "embedded": "tokenskip.tasks.embedded:EmbeddedTask",
@@ -76,6 +76,8 @@ def check_backend(config: RunConfig) -> None:
     """ConfigError when the backend is unknown or does not take one of `generate.options`."""
     backend = load("backend", config.generate.backend, BACKENDS)
     _check_options(f"generate.options of {config.generate.backend}", backend, _FOR_BACKENDS, config.generate.options)
+    if isinstance(backend, ChecksOptions):
+        backend.check_options(**config.generate.options)
 
 
 def check_arms(config: RunConfig) -> None:

@@ -45,7 +45,8 @@ class Prompts:
         self.config = config
         self.template: str | None = None  # the tokenizer's own
         self.delimiter: str = tokenizer.eos_token if config.delimiter == "eos_token" else config.delimiter
-        rendered = self.text(self.messages("Which?"))  # a template that refuses the system turn says so at once
+        # a template that refuses the system turn says so before a model loads
+        rendered = render(self.tokenizer, self.messages("Which?"), 1.0, trial=True)
         if config.answer == "think" and rendered.rstrip().endswith("</think>"):
             raise ModelError(
                 "the chat template closes the think block before the model writes, so there is no chain inside it: "

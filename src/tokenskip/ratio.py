@@ -152,12 +152,20 @@ UNMAPPED = "compression_ratio_unmapped"
 
 
 def read(template: str) -> RatioMap | None:
-    """The map inside a chat template; None when it has none."""
+    """The map inside a chat template; None when it has none.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
     _, found, rest = template.partition(_MARK)
     if not found:
         return None
-    values = json.loads(rest.partition(" -#}")[0])
-    return RatioMap(tuple((knot[0], knot[1]) for knot in values["knots"]), values["clamp"], values.get("steps", False))
+    try:
+        values = json.loads(rest.partition(" -#}")[0])
+        knots = tuple((float(asked), float(prompted)) for asked, prompted in values["knots"])
+        return RatioMap(knots, bool(values["clamp"]), bool(values.get("steps", False)))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ConfigError("the ratio map in the chat template is damaged: run `tokenskip calibrate` again") from None
 
 
 def fit(points: Sequence[tuple[float, float]], *, clamp: bool = False, steps: bool = False) -> RatioMap | None:

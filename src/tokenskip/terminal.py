@@ -1,37 +1,67 @@
-"""Text from data, models and servers, made safe to show: pure, used by every command that prints such text.
+"""Text that was written by others, made safe for a terminal: what it says is shown, what it commands is not done.
 
-A completion or a server's error may hold escape sequences that clear the screen, set the window's title or retype a
-command, and marks that turn the reading direction of what follows. They are shown as what they are, `\\x1b`.
+print(printable(reply))         # \\x1b]0;title\\x07 instead of a new title
 """
 
 from __future__ import annotations
 
+import io
+import sys
 import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-_KEPT = "\n\t"
-_DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# Control characters, halves of surrogate pairs (which cannot be encoded), and line separators other than \n.
-_CATEGORIES = frozenset(("Cc", "Cs", "Zl", "Zp"))
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.segment import Segment
+
+_HIDDEN = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
+"""Characters that turn the reading direction around, or start a line where no terminal shows one."""
 
 
 def printable(text: str) -> str:
-    """`text` with every control character but line break and tab written out, as `\\x1b` or `\\u202e`."""
-    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+    """`text` with control characters, direction overrides and halves of characters escaped; line breaks and tabs stay.
+
+    ESC, the C1 controls (which some terminals obey as they obey ESC), carriage return and backspace could set titles,
+    clear the screen, fake links or overwrite a line.
+    """
+    if text.isascii() and text.isprintable():
         return text
-    return "".join(character if _is_shown(character) else _escaped(character) for character in text)
+    return "".join(_escaped(character) if _commands(character) else character for character in text)
 
 
-def printable_line(text: str) -> str:
-    """`printable` on one line: every run of white space is one space."""
-    return printable(" ".join(text.split()))
+def one_line(text: object, limit: int = 300) -> str:
+    """The printable text of a message from elsewhere as one line of at most `limit` characters."""
+    line = " ".join(printable(str(text)[: 8 * limit]).split())
+    return line if len(line) <= limit else f"{line[:limit]}…"
 
 
-def _is_shown(character: str) -> bool:
-    if character in _KEPT:
-        return True
-    return character not in _DIRECTION and unicodedata.category(character) not in _CATEGORIES
+def console(**options: Any) -> Console:
+    """A console of rich that prints texts as `printable` shows them, whatever they come in."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Printable(Console):
+        def render(self, *arguments: Any, **more: Any) -> Iterable[Segment]:
+            for one in super().render(*arguments, **more):
+                yield one if one.control else Segment(printable(one.text), one.style)
+
+    return Printable(**options)
+
+
+def replace_unencodable() -> None:
+    """Let standard output and error write "?" for a character that their encoding lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _commands(character: str) -> bool:
+    if character in "\n\t":
+        return False
+    is_tag = "\U000e0000" <= character <= "\U000e007f"  # unseen letters
+    return character in _HIDDEN or is_tag or unicodedata.category(character) in ("Cc", "Cs")
 
 
 def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return ascii(character)[1:-1]

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from tokenskip.commands.console import say
+from tokenskip.terminal import console
 
 
 def compare(
@@ -21,14 +22,12 @@ def compare(
 
     Of runs that differ only in their seed, it also shows how much each number varies over the trainings.
     """
-    from rich.console import Console
-
     from tokenskip.report.compare import pairs, read_runs, spread_table, spreads, terminal_table, write_comparison
 
     read = read_runs(runs)
     page = write_comparison(read, output)
-    console = Console()
-    console.print(terminal_table(pairs(read), read[0].name))
+    screen = console()
+    screen.print(terminal_table(pairs(read), read[0].name))
     if over_trainings := spreads(read):
-        console.print(spread_table(over_trainings))
+        screen.print(spread_table(over_trainings))
     say(f"comparison: {page}")

@@ -16,9 +16,11 @@ from typing import Annotated, Any
 
 import typer
 
+from tokenskip import terminal
 from tokenskip.distributed import rank, world
 from tokenskip.errors import RunError, TokenskipError
 from tokenskip.progress import Advance, Lines, Progress
+from tokenskip.terminal import printable
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value over the recipe; may repeat.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder (default: runs/NAME).")]
@@ -76,10 +78,9 @@ def bars() -> Iterator[Any]:
     rich's 30 seconds a window of a slow scorer leaves no two reports.
     """
     from rich import progress as rich
-    from rich.console import Console
 
     quiet()
-    console = Console(stderr=True, quiet=bool(rank()))
+    console = terminal.console(stderr=True, quiet=bool(rank()))
     if not console.is_terminal and not console.is_jupyter:
         shown = _Stoppable(Lines(_log), _log)
         with _stopping(shown):
@@ -108,7 +109,7 @@ def bars() -> Iterator[Any]:
 def _log(line: str) -> None:
     """One line on standard error, from the first of several launched processes."""
     if not rank():
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -196,6 +197,6 @@ def quiet() -> None:
 
 
 def say(text: str) -> None:
-    """One line for the user, from the first of several launched processes."""
+    """One line for the user, from the first of several launched processes; control characters in it are escaped."""
     if not rank():
-        print(text, flush=True)  # into a pipe as well, where somebody waits for the address of a page
+        print(printable(text), flush=True)  # into a pipe as well, where somebody waits for the address of a page

@@ -27,4 +27,4 @@ def doctor(
     if not diagnosis.honoured:
         say(f"no: {diagnosis.advice}")
         raise typer.Exit(1)
-    say(f"yes: {model} at {url} honours compression_ratio")
+    say(f"yes: {model} at {url} honours compression_ratio (on {diagnosis.route})")

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from tokenskip import plugins
+from tokenskip import plugins, terminal
 from tokenskip.arms import rows_of
 from tokenskip.commands.estimate import Workload, count_parameters, line
 from tokenskip.config import ModelConfig, RunConfig
@@ -66,7 +66,7 @@ def dry_run(config: RunConfig) -> None:
     Raises:
         TokenskipError: whatever would stop the run before its first stage.
     """
-    console = Console()
+    console = terminal.console()
     task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
     check_backend(config)
     check_scorer(config)

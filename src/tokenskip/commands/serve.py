@@ -51,17 +51,21 @@ def serve(
 
 
 def _vllm(trained: Any, port: int) -> list[str]:
-    """vLLM with the adapter beside its base; the template must be named, it reads none from an adapter's folder."""
+    """vLLM with the adapter beside its base, for this machine only (its own default is every network).
+
+    The template must be named: it reads none from an adapter's folder.
+    """
     from tokenskip.client import lora_rank
     from tokenskip.models import resolve_model
 
     if trained.is_model:
-        return ["vllm", "serve", str(trained.folder), "--port", str(port)]
+        return ["vllm", "serve", str(trained.folder), "--host", "127.0.0.1", "--port", str(port)]
     settings = json.loads((trained.folder / "adapter_config.json").read_text(encoding="utf-8"))
     model = resolve_model(trained.config.model.path)
     command = ["vllm", "serve", model, "--enable-lora", "--max-lora-rank", str(lora_rank(settings["r"]))]
     command += ["--lora-modules", f"tokenskip={trained.folder}"]
-    command += ["--chat-template", str(trained.folder / "chat_template.jinja"), "--port", str(port)]
+    command += ["--chat-template", str(trained.folder / "chat_template.jinja")]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     return command + (["--revision", trained.config.model.revision] if trained.config.model.revision else [])
 
 

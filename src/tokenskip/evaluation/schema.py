@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from tokenskip.arms import NAME, Role, ShortenedBy
 from tokenskip.errors import DataError, RunError
-from tokenskip.terminal import printable_line
+from tokenskip.terminal import one_line
 
 SCHEMA: Final = 2
 """1: tokenskip 0.1.0, plain dictionaries."""
@@ -251,7 +251,7 @@ def parse_results(text: str, source: str) -> Results:
     try:
         values: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{source} is not a results file: {printable_line(str(error))}") from None
+        raise DataError(f"{source} is not a results file: {one_line(str(error))}") from None
     if not isinstance(values, dict) or not isinstance(values.get("arms"), list):
         raise DataError(f"{source} is not a results file: it has no list of arms")
     written = values.get("schema_version", 1)
@@ -266,9 +266,9 @@ def parse_results(text: str, source: str) -> Results:
         mistake = error.errors(include_url=False)[0]
         where = ".".join(map(str, mistake["loc"])) or "the whole file"
         given = "" if mistake["type"] == "missing" else f"; given: {_shown(mistake['input'])}"
-        raise DataError(f"{source} is not a results file: {printable_line(where)}: {mistake['msg']}{given}") from None
+        raise DataError(f"{source} is not a results file: {one_line(where)}: {mistake['msg']}{given}") from None
 
 
 def _shown(value: Any) -> str:
-    text = printable_line(json.dumps(value, ensure_ascii=True, default=str))
+    text = one_line(json.dumps(value, ensure_ascii=True, default=str))
     return text if len(text) <= 80 else text[:80] + "…"

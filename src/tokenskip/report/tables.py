@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenskip.evaluation.schema import ArmResult, Results
 from tokenskip.report.text import num, pct, points, signed
-from tokenskip.terminal import printable_line
+from tokenskip.terminal import one_line
 
 TABLE_HEADER = ("arm", "γ", "accuracy", "CoT tokens mean/median", "achieved ratio", "latency")
 
@@ -66,7 +66,7 @@ def plain(text: str) -> Any:
     """`text` for a cell of a terminal's table: brackets are no markup, control characters are written out."""
     from rich.text import Text
 
-    return Text(printable_line(text))
+    return Text(one_line(text))
 
 
 def _bound(share: float | None) -> str:

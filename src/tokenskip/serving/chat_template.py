@@ -26,6 +26,7 @@ from typing import Any
 
 from tokenskip import ratio as ratio_map
 from tokenskip.errors import ModelError
+from tokenskip.generation.bounded import LimitError, bounded
 from tokenskip.ratio import UNMAPPED, Ratio, RatioMap
 from tokenskip.types import Message
 
@@ -85,6 +86,7 @@ _SETTINGS = "{#- tokenskip: settings "
 PLAIN_TEMPLATE = "{%- for message in messages -%}{{ message['content'] }}{{ '\\n' }}{%- endfor -%}"
 """What a model without a chat template gets: every turn's content and a line break."""
 
+_TEMPLATE_ERRORS = (TypeError, ValueError, AttributeError, RecursionError)
 _DIRECTIVES = (
     *("%-d", "%-m", "%-H", "%-I", "%-M", "%-j", "%-y"),
     *(f"%{letter}" for letter in "aAbBcCdDeFghHIjmMnpRsStTuUVwWxXyYzZ"),
@@ -163,14 +165,17 @@ def read_settings(template: str | None) -> TemplateSettings:
     _, found, rest = (template or "").partition(_SETTINGS)
     if not found:
         return TemplateSettings()
-    values = json.loads(rest.partition(" -#}")[0])
-    day = values.get("date")
-    return TemplateSettings(
-        template_kwargs=values.get("template_kwargs", {}),
-        date=date.fromisoformat(day) if day else None,
-        ratios=tuple(map(Ratio, values.get("ratios", ()))),
-        strict=values.get("strict", False),
-    )
+    try:
+        values = json.loads(rest.partition(" -#}")[0])
+        day = values.get("date")
+        return TemplateSettings(
+            template_kwargs=dict(values.get("template_kwargs", {})),
+            date=date.fromisoformat(day) if day else None,
+            ratios=tuple(map(Ratio, values.get("ratios", ()))),
+            strict=bool(values.get("strict", False)),
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise ModelError("the settings of the ratio control in the chat template are damaged: train again") from None
 
 
 def _literal(value: Any) -> str:
@@ -265,9 +270,9 @@ def _check_control(tokenizer: Any, delimiter: str) -> None:
     """ModelError when the template under the control cannot carry the marker."""
     question = [{"role": "user", "content": "Which?"}]
     try:
-        rendered = render(tokenizer, question, 0.5)
+        rendered = render(tokenizer, question, 0.5, trial=True)
     except ModelError:  # some templates insist on a system turn
-        rendered = render(tokenizer, [{"role": "system", "content": "Be kind."}, *question], 0.5)
+        rendered = render(tokenizer, [{"role": "system", "content": "Be kind."}, *question], 0.5, trial=True)
     if f"Which?{delimiter}0.5{delimiter}" not in rendered:
         raise ModelError(
             f"the chat template does not pass the end of a question on: asked for 'Which?{delimiter}0.5{delimiter}', "
@@ -275,15 +280,24 @@ def _check_control(tokenizer: Any, delimiter: str) -> None:
         )
 
 
-def render(tokenizer: Any, messages: Sequence[Message], ratio: float, template: str | None = None) -> str:
-    """The rendered prompt, by the tokenizer's template or another; ModelError with its own words when it refuses."""
+def render(
+    tokenizer: Any, messages: Sequence[Message], ratio: float, template: str | None = None, *, trial: bool = False
+) -> str:
+    """The rendered prompt, by the tokenizer's template or another; ModelError with its own words when it refuses.
+
+    The first rendering is a `trial`, bounded in time, memory and size: a template is somebody's program.
+    """
     from jinja2 import TemplateError
 
-    try:
-        rendered: str = tokenizer.apply_chat_template(
+    def apply() -> str:
+        text: str = tokenizer.apply_chat_template(
             list(messages), add_generation_prompt=True, tokenize=False, chat_template=template, **ratio_kwargs(ratio)
         )
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        return text
+
+    try:
+        rendered = bounded(apply) if trial else apply()
+    except (LimitError, TemplateError, LookupError, ArithmeticError, *_TEMPLATE_ERRORS) as error:
         roles = ", ".join(str(message["role"]) for message in messages)
         hint = "; leave prompt.system out, or write it into prompt.template" if "system" in roles else ""
         reason = " ".join(str(error).split())[:200]

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tokenskip import tracking
 from tokenskip.config import ModelConfig, RunConfig
 from tokenskip.distributed import batch_split, local_rank, rank, world
 from tokenskip.errors import ConfigError, RunError, StageError
@@ -67,6 +68,7 @@ def train(folder: RunFolder, prompts: Prompts, progress: Progress) -> Path:
 
 
 def _fit(folder: RunFolder, rows: list[dict[str, list[int]]], prompts: Prompts, progress: Progress, out: Path) -> None:
+    tracking.switch_telemetry_off()
     from datasets import Dataset
     from transformers import set_seed
     from transformers.trainer_callback import PrinterCallback
