@@ -19,6 +19,7 @@ from tokenskip.commands.console import Limit, Out, RunDir, Set, bars, quiet, rea
 from tokenskip.commands.doctor import doctor
 from tokenskip.commands.export import export
 from tokenskip.commands.merge import merge
+from tokenskip.commands.outputs import check_folder
 from tokenskip.commands.playground import playground
 from tokenskip.commands.prune import prune
 from tokenskip.commands.push import push
@@ -41,8 +42,10 @@ START, STAGES, SERVE, FILES = "Start here", "Stages of a run, in order", "Use a 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """click's `UsageError`, of the click that this typer uses: newer ones bring their own."""
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)
-"""A disk that is full, read-only or failing, or a file that somebody removed: not bugs, wherever they are met."""
+_DISK = "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ENOENT ENAMETOOLONG ELOOP ENOTDIR EISDIR ENOTEMPTY ESTALE ENXIO"
+DISK_ERRORS = tuple(getattr(errno, name) for name in _DISK.split())
+"""A disk that is full, read-only or failing, a name that it does not take, or a file that somebody removed: not bugs,
+wherever they are met."""
 
 
 def main() -> None:
@@ -66,7 +69,8 @@ def main() -> None:
     except OSError as error:
         if error.errno not in DISK_ERRORS or (not error.filename and error.errno == errno.ENOENT):
             raise
-        where = f" {error.filename}" if error.filename else ""
+        name = str(error.filename or "")
+        where = f" {name[:80]}…" if len(name) > 80 else f" {name}" if name else ""
         _fail(f"cannot use the file{where}: {error.strerror}; what is written is kept, the same command continues", 2)
 
 
@@ -171,6 +175,7 @@ def distill(
     from tokenskip.run import Run
     from tokenskip.training.teachers import distill_run
 
+    check_folder(output, or_empty=True)
     options: dict[str, Any] = {}
     for one in option or []:
         lay_over(options, one)

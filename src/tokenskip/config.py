@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tokenskip.arms import ARMS, DEFAULT_ARMS, ORIGINAL, Arm, is_taken, round_arm, round_number
+from tokenskip.commands.trust import check_trust
 from tokenskip.errors import ConfigError, shorten, unknown_name
 from tokenskip.ratio import Ratio
 from tokenskip.recipes import lay_over as lay_over
@@ -50,7 +51,9 @@ class ModelConfig(Section):
 
     path: str = Field("embedded", description="'embedded', a local folder, or a hub id")
     revision: str | None = Field(None, description="hub revision")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: float32 on CPU")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: float32 on CPU, where training takes products in bf16 if that is faster"
+    )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
     trust_remote_code: bool = Field(False, description="run code that comes with the model; off unless you say so")
 
@@ -75,6 +78,9 @@ class PromptConfig(Section):
     delimiter: str = Field("eos_token", description="what encloses the ratio: 'eos_token', or any text")
     answer: Literal["trigger", "boxed", "think"] = Field("trigger", description="how the answer is marked")
     trigger: str = Field("The final answer is", description="words that begin the answer (answer: trigger)")
+    think: tuple[str, str] | None = Field(
+        None, description="tags around a thought, such as ['[THINK]', '[/THINK]']; None: those of the known families"
+    )
     template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="arguments of the chat template, such as {enable_thinking: false}"
     )
@@ -86,6 +92,13 @@ class PromptConfig(Section):
         description="what the saved chat template does with a ratio that was not trained: take the nearest that was, "
         "refuse it, or pass it on",
     )
+
+    @field_validator("think")
+    @classmethod
+    def _two_tags(cls, given: tuple[str, str] | None) -> tuple[str, str] | None:
+        if given is not None and not all(tag.strip() for tag in given):
+            raise ValueError(f"give two tags, such as ['<think>', '</think>']; given: {list(given)}")
+        return given
 
     @field_validator("template_kwargs")
     @classmethod
@@ -145,6 +158,10 @@ class TrainConfig(Section):
     batch_size: int = Field(8, ge=1, description="effective batch: sequences per optimiser step over all devices")
     accumulation: int = Field(1, ge=1, description="micro-batches per step; must divide batch_size")
     max_length: int = Field(2048, ge=8, description="longer rows are counted and left out, never cut")
+    order: Literal["rows", "chains"] = Field(
+        "rows", description="rows: all shuffled; chains: chains shuffled, the ratios of a chain in one batch"
+    )
+    seed: int | None = Field(None, ge=0, description="of order, first LoRA weights and dropout; None: the run's")
     save_steps: int = Field(200, ge=1, description="steps between checkpoints")
     report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = Field(
         (), description="trackers that get the training's curve and the results, such as [tensorboard]"
@@ -308,12 +325,15 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     """The checked configuration of a YAML recipe (None: all defaults) with `section.key=value` overrides on top.
 
     Raises:
-        ConfigError: no such file, not YAML, an unknown key, or a value that is not allowed.
+        ConfigError: no such file, not YAML, an unknown key, a value that is not allowed, or code that is not trusted.
     """
     values = read_recipe_file(path) if path is not None else {}
     for override in overrides:
         lay_over(values, override)
-    return check_config(values, source=str(path) if path else "--set")
+    source = str(path) if path else "--set"
+    config = check_config(values, source)
+    check_trust(config, overrides, source, recipe=True)
+    return config
 
 
 def check_config(values: dict[str, Any], source: str) -> RunConfig:

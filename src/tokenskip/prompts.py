@@ -118,7 +118,7 @@ class Prompts:
         return {
             "trigger": f"\n\n{self.config.trigger}",
             "boxed": "\n\nThe final answer is \\boxed{",
-            "think": "\n</think>\n\n",
+            "think": f"\n{self.config.think[1] if self.config.think else '</think>'}\n\n",
         }[self.config.answer]
 
 

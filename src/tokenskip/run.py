@@ -53,7 +53,7 @@ class Run:
     def __init__(self, path: Path, config: RunConfig, progress: Progress | None = None) -> None:
         self.config = config
         self.progress = progress or Silent()
-        self.task: Task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
+        self.task: Task = plugins.make_task(config.task, config.prompt)
         check_backend(config)
         check_scorer(config)
         check_engine(config.engine)

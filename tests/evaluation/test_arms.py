@@ -165,8 +165,14 @@ class TerseBackend(ChainBackend):
     ],
 )
 def test_a_prompt_of_the_recipe_that_beats_the_trained_model_is_reported_like_a_built_in_one(
-    tmp_path: Path, model_folder: Path, name: str, ratio: float | None, fields: dict[str, Any]
+    tmp_path: Path,
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    ratio: float | None,
+    fields: dict[str, Any],
 ) -> None:
+    monkeypatch.setenv("TOKENSKIP_TRUST", __name__)
     evaluate = {
         "arms": ["original", "tokenskip", name],
         "define": {name: fields},

@@ -189,7 +189,7 @@ def test_how_completions_ended_and_what_a_right_answer_cost() -> None:
     outputs = ("<think>2</think> 4", f"<think>{looping}</think> 4", f"<think>{cut}", unclosed)
     other = [replace(row, output=output) for row, output in zip(rows("10?0", tokens=40), outputs, strict=True)]
     other[2] = replace(other[2], finish="length", grade=Grade(correct=None, reason="truncated"))
-    arm = metrics.summarise_arm(ARMS["tokenskip"], 0.5, other, original, close_tag="</think>")
+    arm = metrics.summarise_arm(ARMS["tokenskip"], 0.5, other, original, is_closed=lambda output: "</think>" in output)
     assert (arm.finished_rate, arm.cap_hit_rate, arm.loop_rate, arm.unclosed_rate) == (0.25, 0.25, 0.25, 0.5)
     assert arm.ungradable_reasons == {"truncated": 1}
     assert arm.tokens_per_right_answer == 4 * 50, "all that was written, for the one right answer"

@@ -111,7 +111,7 @@ def test_mistakes(run: Path, tmp_path: Path) -> None:
         export(run, "alpacca", tmp_path / "out")
     with pytest.raises(RunError, match="is not a run folder"):
         export(tmp_path, "trl", tmp_path / "out")
-    with pytest.raises(RunError, match="is there already"):
+    with pytest.raises(RunError, match="exists: choose another -o"):
         export(run, "trl", tmp_path)
     (tmp_path / "config.json").write_text((run / "config.json").read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(StageError, match="tokenskip prune"):

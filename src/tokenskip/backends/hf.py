@@ -1,13 +1,17 @@
-"""The default backend: transformers' own `generate`, batches sorted by length and padded on the left.
+"""The default backend: a transformers model in this process, decoded as `_decode` does it.
 
-Padding costs nothing then, and rows of one batch stop at about the same time. The same prompts in the same call give
-the same batches, so a repeated call gives the same bytes (greedy, or sampled with the same seed).
+The same prompts in the same call give the same batches, so a repeated call gives the same bytes. A sampled row has
+random numbers of its own, so which prompts go together changes nothing. Models with another cache (sliding windows,
+recurrent layers) are left to transformers' `generate`, in batches sorted by length and padded on the left.
+
+Of the model's generation settings only the end and padding tokens count: some folders bring a repetition penalty,
+and greedy would mean something else here than on a server.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tokenskip.types import Completion, Finish, Prompt, Sampling
@@ -26,13 +30,24 @@ class HfBackend:
         eos = model.generation_config.eos_token_id
         eos = tokenizer.eos_token_id if eos is None else eos
         self.eos_ids = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
+        model.generation_config = type(model.generation_config)(**self._ends())
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """See `Backend.generate`. A prompt that does not fit the context with its cap becomes an error record."""
+        from tokenskip.backends._decode import can_decode
+
         completions: dict[int, Completion] = {}
-        for batch in self._batches(prompts, sampling, completions):
-            cap = prompts[batch[0]].max_new_tokens or sampling.max_new_tokens
-            completions |= zip(batch, self._complete([prompts[i] for i in batch], cap, sampling), strict=True)
+        caps = [prompt.max_new_tokens or sampling.max_new_tokens for prompt in prompts]
+        for i, prompt in enumerate(prompts):
+            if refused := self._refused(prompt, caps[i]):
+                completions[i] = refused
+        fitting = [i for i in range(len(prompts)) if i not in completions]
+        if can_decode(self.model):
+            completions |= self._decode({i: prompts[i].token_ids for i in fitting}, caps, sampling)
+        else:
+            for batch in self._batches(prompts, fitting, caps):
+                done = self._complete([prompts[i] for i in batch], caps[batch[0]], sampling)
+                completions |= zip(batch, done, strict=True)
         return [completions[i] for i in range(len(prompts))]
 
     def stream(self, prompt: Prompt, cap: int, *, step: int = 6) -> Iterator[Completion]:
@@ -67,17 +82,31 @@ class HfBackend:
         """Free the model."""
         self.model = None
 
-    def _batches(
-        self, prompts: Sequence[Prompt], sampling: Sampling, failed: dict[int, Completion]
-    ) -> Iterator[list[int]]:
-        """Indices of prompts with one cap, shortest first; what cannot be completed goes to `failed`."""
+    def _decode(
+        self, prompts: Mapping[int, tuple[int, ...]], caps: Sequence[int], sampling: Sampling
+    ) -> dict[int, Completion]:
+        """The completions of these prompts, by their indices."""
+        from tokenskip.backends._decode import Decoder, Request, row_bytes
+
+        requests = []
+        for i, ids in prompts.items():
+            numbers = _uniforms(sampling.seed, i, ids, caps[i]) if sampling.temperature > 0 else None
+            requests.append(Request(index=i, prompt=ids, cap=caps[i], uniforms=numbers))
+        columns = max((len(one.prompt) + one.cap for one in requests), default=1)
+        decoder = Decoder(
+            self.model,
+            eos_ids=self.eos_ids,
+            pad_id=self.tokenizer.pad_token_id,
+            rows=max(1, min(self.batch_size, free_memory(self.model.device) // 2 // row_bytes(self.model, columns))),
+            sampling=sampling,
+        )
+        return {one.index: self._completion(one.made) for one in decoder.run(requests)}
+
+    def _batches(self, prompts: Sequence[Prompt], indices: Sequence[int], caps: Sequence[int]) -> Iterator[list[int]]:
+        """Indices of prompts with one cap, shortest first."""
         by_cap: dict[int, list[int]] = {}
-        for i, prompt in enumerate(prompts):
-            cap = prompt.max_new_tokens or sampling.max_new_tokens
-            if refused := self._refused(prompt, cap):
-                failed[i] = refused
-            else:
-                by_cap.setdefault(cap, []).append(i)
+        for i in indices:
+            by_cap.setdefault(caps[i], []).append(i)
         for cap in sorted(by_cap):
             order = sorted(by_cap[cap], key=lambda i: (len(prompts[i].token_ids), i))
             for start in range(0, len(order), self.batch_size):
@@ -122,3 +151,21 @@ class HfBackend:
         text = self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         finish: Finish = "length" if end is None else "stop"
         return Completion(text=text, n_tokens=len(kept), finish=finish, token_ids=tuple(kept))
+
+
+def _uniforms(seed: int, place: int, ids: Sequence[int], n: int) -> Any:
+    """`n` random numbers in [0, 1); a prompt asked several times in a call gets others at every place."""
+    import torch
+
+    mixed = zlib.crc32(repr((seed, place, *ids)).encode())
+    return torch.rand(n, generator=torch.Generator().manual_seed(mixed))
+
+
+def free_memory(device: Any) -> int:
+    """Bytes that can still be allocated on a device."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from tokenskip.commands.console import say
+from tokenskip.commands.outputs import check_file
 from tokenskip.terminal import console
 
 
@@ -24,6 +25,7 @@ def compare(
     """
     from tokenskip.report.compare import pairs, read_runs, spread_table, spreads, terminal_table, write_comparison
 
+    check_file(output, runs)
     read = read_runs(runs)
     page = write_comparison(read, output)
     screen = console()

@@ -56,17 +56,14 @@ def run_stage(
 
 def read_recipe(recipe: Path, overrides: list[str], limit: int | None) -> Any:
     """The configuration of a recipe file, of a shipped recipe's name, or of a run folder's `config.json`."""
-    from tokenskip.config import check_config, load_recipe
-    from tokenskip.recipes import find_recipe, lay_over
-    from tokenskip.store import read_manifest
+    from tokenskip.config import load_recipe
+    from tokenskip.recipes import find_recipe
+    from tokenskip.store import run_config
 
     if limit is not None:
         overrides = [*overrides, f"task.train_limit={limit}", f"task.test_limit={limit}"]
     if recipe.name == "config.json":
-        values = read_manifest(recipe.parent)["config"]
-        for override in overrides:
-            lay_over(values, override)
-        return check_config(values, str(recipe))
+        return run_config(recipe.parent, overrides)
     return load_recipe(find_recipe(recipe), overrides)
 
 

@@ -67,7 +67,7 @@ def dry_run(config: RunConfig) -> None:
         TokenskipError: whatever would stop the run before its first stage.
     """
     console = terminal.console()
-    task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
+    task = plugins.make_task(config.task, config.prompt)
     check_backend(config)
     check_scorer(config)
     check_trackers(config.train.report_to)

@@ -121,19 +121,19 @@ def summarise_arm(
     *,
     length: Literal["full", "paper"] | None = None,
     token_cap: int | None = None,
-    close_tag: str | None = None,
+    is_closed: Callable[[str], bool] | None = None,
 ) -> ArmResult:
     """Every number of one arm, against the original model's rows on the same problems.
 
     `ratio` is None where the arm has one row only. `timings` are `{arm, ratio, batch_size, n, seconds}`, and may be of
-    other arms too; `close_tag` ends a model's thinking, where it has such a tag.
+    other arms too; `is_closed` says whether the thinking in an output came to an end, where a model has tags for it.
     """
     is_original = arm.role == "original"
     paired = None if is_original else paired_difference(original_rows, rows)
     accuracies = np.array(list(_by_problem(rows, _correct).values()))
     low, high = clustered_wilson(accuracies, len(rows))
     looping = [has_loop(row.output) for row in rows]
-    closed = [close_tag is None or close_tag in row.output for row in rows]
+    closed = [is_closed is None or is_closed(row.output) for row in rows]
     finished = [row.finish == "stop" for row in rows]
     return ArmResult(
         arm=arm.name,
@@ -159,7 +159,7 @@ def summarise_arm(
         finished_rate=_share([all(states) for states in zip(finished, closed, map(_not, looping), strict=True)]),
         cap_hit_rate=_share([row.finish == "length" for row in rows]),
         loop_rate=_share(looping),
-        unclosed_rate=None if close_tag is None else _share(map(_not, closed)),
+        unclosed_rate=None if is_closed is None else _share(map(_not, closed)),
         error_rate=_share([row.finish == "error" for row in rows]),
         ungradable_rate=_share(map(_ungradable, rows)),
         ungradable_reasons=_reasons(rows),

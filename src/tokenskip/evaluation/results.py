@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import islice
@@ -26,6 +26,7 @@ from tokenskip.evaluation.schema import (
 )
 from tokenskip.evaluation.warnings import warnings
 from tokenskip.evaluation.word_importance import word_levels
+from tokenskip.generation.thoughts import closing
 from tokenskip.store import (
     ADAPTER,
     EVAL,
@@ -123,15 +124,16 @@ def _arms(folder: RunFolder, rows: Mapping[str, list[Trajectory]]) -> list[ArmRe
                     timings,
                     length="full" if cap == full else "paper",
                     token_cap=cap,
-                    close_tag=_close_tag(folder.config),
+                    is_closed=_closing(folder.config),
                 )
             )
     return arms
 
 
-def _close_tag(config: RunConfig) -> str | None:
-    """What ends a model's thinking; None where the answer is marked otherwise."""
-    return "</think>" if config.prompt.answer == "think" else None
+def _closing(config: RunConfig) -> Callable[[str], bool] | None:
+    """Whether an output's thinking came to an end; None where the answer is marked otherwise."""
+    tags = config.prompt.think
+    return (lambda output: closing(output, tags) is not None) if config.prompt.answer == "think" else None
 
 
 def _data_warnings(folder: RunFolder, steps: Sequence[FunnelStep]) -> list[str]:

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenskip.errors import ConfigError, RunError
+from tokenskip.commands.outputs import writing
+from tokenskip.errors import ConfigError
 from tokenskip.evaluation.comparisons import headline, main_arm
 from tokenskip.evaluation.metrics import Paired, paired_difference
 from tokenskip.evaluation.schema import ArmResult, Results, load_results
 from tokenskip.evaluation.spread import ArmSpread, spread
-from tokenskip.report.page import embed, environment, on_charts, read_templates, write_page
+from tokenskip.report.page import embed, environment, on_charts, read_templates
 from tokenskip.report.tables import plain
 from tokenskip.report.text import num, p_value_text, pct, points, signed
 from tokenskip.store import EVAL, RESULTS, read_rows, trajectory_from_row
@@ -164,11 +165,8 @@ def write_comparison(runs: Sequence[NamedRun], target: Path) -> Path:
             summary=summary(runs),
         )
     )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_page(target, page)
-    except OSError as error:
-        raise RunError(f"{target} cannot be written: {error.strerror or error}") from None
+    with writing(target, inputs=[run.file for run in runs]) as out:
+        out.write(page)
     return target
 
 

@@ -32,8 +32,8 @@ SET_ELSEWHERE = {
     "max_length": "train.max_length",
     "max_seq_length": "train.max_length",
     "save_steps": "train.save_steps",
-    "seed": "seed",
-    "data_seed": "seed",
+    "seed": "train.seed",
+    "data_seed": "train.seed",
     "report_to": "train.report_to",
     "run_name": "name",
 }
