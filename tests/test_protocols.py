@@ -78,7 +78,7 @@ def test_the_full_cap_is_the_default(tmp_path: Path, model_folder: Path) -> None
         (ARMS["tokenskip"], "full", 512),
         (ARMS["tokenskip"], "paper", 307),
         (ARMS["prompt_lc"], "paper", 512),
-        (Arm(name="a", dial=True, length="paper"), "full", 307),
+        (Arm(name="a", per_ratio=True, length="paper"), "full", 307),
         (ARMS["tokenskip"].model_copy(update={"length": "full"}), "paper", 512),
         (ARMS["truncation"], "full", 307),
     ],

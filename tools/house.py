@@ -29,8 +29,10 @@ LAYERS = (
     (
         *("pruning.arithmetic", "pruning.vocabulary", "pruning.notation", "pruning.equations", "pruning.lexemes"),
         *("pruning.expressions", "pruning.statements", "pruning.atoms", "pruning.chain", "pruning.corpus"),
-        *("evaluation.metrics", "training.muon"),
+        *("evaluation.schema", "training.muon"),
     ),
+    ("evaluation.comparisons", "evaluation.loops", "evaluation.spread"),
+    ("evaluation.metrics", "evaluation.warnings"),
     ("layout",),
     ("client", "embedded", "models", "store", "tracking", "weights"),
     ("plugins", "engine", "training.check", "commands.outputs"),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tokenskip.api import run_recipe, score_texts
     from tokenskip.config import PromptConfig, PruneConfig, RunConfig, load_recipe
     from tokenskip.errors import ConfigError, TokenskipError
-    from tokenskip.evaluation.results import load_results
+    from tokenskip.evaluation.schema import load_results
     from tokenskip.generation.split import split_completion
     from tokenskip.pruning.chain import prune_chain
     from tokenskip.serving.chat_template import add_ratio_control
@@ -47,7 +47,7 @@ _MODULES = {
     "api": ("run_recipe", "score_texts"),
     "config": ("PromptConfig", "PruneConfig", "RunConfig", "load_recipe"),
     "errors": ("ConfigError", "TokenskipError"),
-    "evaluation.results": ("load_results",),
+    "evaluation.schema": ("load_results",),
     "generation.split": ("split_completion",),
     "serving.chat_template": ("add_ratio_control",),
     "pruning.chain": ("prune_chain",),

@@ -222,13 +222,13 @@ def _run_all(config: Any, out: Path) -> None:
 
 
 def _show_results(path: Path) -> None:
-    from tokenskip.evaluation.results import load_results
-    from tokenskip.report.page import terminal_table
+    from tokenskip.evaluation.schema import load_results
+    from tokenskip.report.tables import terminal_table
 
     results = load_results(path)
     screen = console()
     screen.print(terminal_table(results))
-    for warning in results["warnings"]:
+    for warning in results.warnings:
         screen.print(f"! {warning}", style="yellow", markup=False, highlight=False)
     screen.print(f"report: {path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice, repeat
 
-from tokenskip.arms import Arm, label, rows_of
+from tokenskip.arms import ORIGINAL, Arm, label, rows_of
 from tokenskip.config import RunConfig
 from tokenskip.engine import Work
 from tokenskip.errors import StageError
@@ -36,7 +36,7 @@ def run(run: Run) -> None:
     """Stage 7. Raises ConfigError when the backend cannot do one of the arms."""
     check_arms(run.config)
     arms = sorted(
-        run.config.chosen_arms(), key=lambda arm: (arm.weights != "base", arm.weights, arm.name != "original")
+        run.config.chosen_arms(), key=lambda arm: (arm.weights != "base", arm.weights, arm.role != "original")
     )
     check_adapters(run.config, [run.adapter(weights) for weights in dict.fromkeys(arm.weights for arm in arms)])
     for _, ratio in rows_of([arm for arm in arms if arm.calibrated], run.config.evaluate.ratios):
@@ -68,7 +68,7 @@ def complete_arm(run: Run, arm: Arm, ratio: float) -> None:
     file = f"{EVAL}/{name}.jsonl"
     problems = _repeated(run)
     inputs: Iterable[tuple[Problem, Trajectory | None]] = (
-        zip(problems, read_arm(run.folder, "original"), strict=True) if arm.cut else zip(problems, repeat(None))
+        zip(problems, read_arm(run.folder, ORIGINAL.name), strict=True) if arm.cut else zip(problems, repeat(None))
     )
     pending = run.folder.pending(file, inputs, 4 * run.config.evaluate.batch_size)
     for rows, times in run.map(partial(answering, arm=arm, ratio=ratio), pending, f"evaluate {name}"):

@@ -66,7 +66,7 @@ def run(run: Run) -> None:
     if not settings.count:
         return
     first = first_weights(run.folder)
-    if settings.adopt and first == "tokenskip" and any(run.folder.file(EVAL).glob("tokenskip*.jsonl")):
+    if settings.adopt and first == "tokenskip" and _is_evaluated(run, first):
         raise StageError(
             f"{run.folder.path} was evaluated with its first adapter already: --set rounds.adopt=false keeps that as "
             "the arm tokenskip and adds the rounds beside it"
@@ -77,6 +77,13 @@ def run(run: Run) -> None:
                 _round(run, folder, number, first if number == 1 else f"round_{number - 1}")
     if settings.adopt:
         _adopt(run)
+
+
+def _is_evaluated(run: Run, weights: str) -> bool:
+    """Whether an arm with these weights has rows already."""
+    names = [arm.name for arm in run.config.known_arms().values() if arm.weights == weights]
+    files = [file.stem for file in run.folder.file(EVAL).glob("*.jsonl")]
+    return any(file == name or file.startswith(f"{name}-") for file in files for name in names)
 
 
 def round_infos(folder: RunFolder) -> list[Row]:
