@@ -26,7 +26,7 @@ from tokenskip.evaluation.schema import (
 )
 from tokenskip.evaluation.warnings import warnings
 from tokenskip.evaluation.word_importance import word_levels
-from tokenskip.generation.thoughts import closing
+from tokenskip.answers.thoughts import closing
 from tokenskip.store import (
     ADAPTER,
     EVAL,
