@@ -180,10 +180,8 @@ def test_a_prompt_of_the_recipe_that_beats_the_trained_model_is_reported_like_a_
         "latency_samples": 0,
     }
     file = recipe(tmp_path, model_folder, generate={"backend": f"{__name__}:TerseBackend"}, evaluate=evaluate)
-    (tmp_path / "run" / "adapter").mkdir(parents=True)
-    with Run(tmp_path / "run", load_recipe(file)) as run:
-        for stage in (pipeline.generate, pipeline.grade, pipeline.evaluate, pipeline.report):
-            stage(run)
+    with Run(tmp_path / "run", load_recipe(file, ["train.trainer.max_steps=1"])) as run:
+        pipeline.run(run)
     results = load_results(tmp_path / "run")
     label = name if ratio is None else f"{name} {ratio}"
     assert [arm.label for arm in results.arms] == ["original", "tokenskip 1.0", "tokenskip 0.5", label]

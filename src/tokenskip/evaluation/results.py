@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import islice
 
+from tokenskip.answers.thoughts import closing
 from tokenskip.arms import ORIGINAL, label, round_number, rows_of
 from tokenskip.config import RunConfig
 from tokenskip.errors import StageError
@@ -26,7 +27,6 @@ from tokenskip.evaluation.schema import (
 )
 from tokenskip.evaluation.warnings import warnings
 from tokenskip.evaluation.word_importance import word_levels
-from tokenskip.answers.thoughts import closing
 from tokenskip.store import (
     ADAPTER,
     EVAL,
