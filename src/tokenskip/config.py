@@ -7,7 +7,6 @@ mistake raises `ConfigError` with one line: what was given, what is allowed, and
 from __future__ import annotations
 
 import datetime
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +16,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from tokenskip.arms import ARMS, DEFAULT_ARMS, ORIGINAL, Arm, is_taken, round_arm, round_number
 from tokenskip.commands.trust import check_trust
-from tokenskip.errors import ConfigError, shorten, unknown_name
+from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.ratio import Ratio
 from tokenskip.recipes import lay_over as lay_over
 from tokenskip.recipes import read_recipe_file
+from tokenskip.recipes.mistakes import first_mistake
 from tokenskip.serving.arguments import check_argument
 
 PAPER_RATIOS: tuple[float, ...] = tuple(map(Ratio, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)))
@@ -342,7 +342,7 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
         config = RunConfig.model_validate(values)
         config.model_dump_json()
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_first_mistake(error)}") from None
+        raise ConfigError(f"{source}: {first_mistake(error, RunConfig)}") from None
     except ValueError as error:  # half a character ("\ud800"), or a value that holds itself: no file could
         raise ConfigError(f"{source}: a value cannot be written down ({error})") from None
     if config.generate.samples > 1 and config.generate.temperature == 0:
@@ -383,31 +383,3 @@ def _check_arms(config: RunConfig, source: str) -> None:
         folder = Path(arm.weights).expanduser()
         if "/" in arm.weights and not any((folder / f"{kind}config.json").exists() for kind in ("adapter_", "")):
             raise ConfigError(f"{source}: arm {arm.name}: {arm.weights} is no adapter folder (no adapter_config.json)")
-
-
-def _first_mistake(error: ValidationError) -> str:
-    mistake = error.errors()[0]
-    where = ".".join(str(part) for part in mistake["loc"])
-    if mistake["type"] == "extra_forbidden":
-        return unknown_name("key", where, _keys_beside(mistake["loc"]))
-    message = mistake["msg"].removeprefix("Value error, ")
-    try:
-        given = json.dumps(mistake["input"], default=str)
-    except (ValueError, RecursionError):  # YAML can hold itself
-        given = str(mistake["input"])
-    return shorten(f"{where}: {message}") + ("" if "given:" in message else f"; given: {shorten(given)}")
-
-
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    """All keys allowed where an unknown key stood, spelled as dotted keys."""
-    model: type[BaseModel] = RunConfig
-    prefix = ""
-    for part in location[:-1]:
-        prefix = f"{prefix}{part}."
-        if part not in model.model_fields:  # the name of an arm in `evaluate.define`
-            model = Arm
-            continue
-        annotation = model.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-    return [prefix + name for name in model.model_fields]
