@@ -119,7 +119,7 @@ def held(folder: Path) -> Iterator[None]:
 
 def _open(file: Path, flags: int) -> TextIO:
     """A text file, opened with the flags of `os.open`; a symbolic link in its place is an OSError."""
-    number = os.open(file, flags | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    number = os.open(file, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
     return os.fdopen(number, "w" if flags & os.O_WRONLY else "r+", encoding="utf-8", newline="\n")
 
 
