@@ -36,6 +36,7 @@ test-slow: $(VENV)/slow.stamp
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check src tests benchmarks examples tools
 	$(BIN)/mypy
+	$(BIN)/python tools/house.py
 
 headline: result-headline
 

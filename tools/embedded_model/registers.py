@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tokenskip.embedded import words as W
+from embedded_model import phrases
 from tokenskip.embedded.family import SPLITS, Event, Story, capital, pronouns, stories
+from tokenskip.embedded.words import EVENTS
 
 REGISTERS: Final = ("chatty", "plain", "telegraphic", "dropout", "drill", "direct")
 TRIGGER: Final = "\n\nThe final answer is "
@@ -123,7 +124,7 @@ class _Values:
         """Values for one step; `r` / `R` restate the event."""
         values = self.base | {"n": event.operand, "a": event.before, "b": event.after, "e": event.equation}
         values |= {"s": subject, "f": f"{{{event.friend}}}"}
-        values["r"] = W.EVENTS[event.kind][2][event.variant].format(**values)
+        values["r"] = EVENTS[event.kind][2][event.variant].format(**values)
         values["R"] = capital(str(values["r"]))
         return values
 
@@ -132,36 +133,36 @@ def _chatty(story: Story, rng: random.Random, cut: float) -> list[str]:
     """Lines of the wordy chain; `cut` is the chance that an optional clause is left out."""
     values = _Values(story)
     first = values.base | {"a": story.start}
-    lines = [] if rng.random() < cut else [_pick(W.INTROS, story.name, rng).format(**first)]
+    lines = [] if rng.random() < cut else [_pick(phrases.INTROS, story.name, rng).format(**first)]
     for number, event in enumerate(story.events, 1):
         subject = str(values.base["N"] if number % 2 else values.base["p"])
         v = values.event(event, subject)
         key = f"{event.kind}{event.variant}"
-        opens = W.FIRST if number == 1 else W.LAST if number == len(story.events) else W.NEXT
+        opens = phrases.FIRST if number == 1 else phrases.LAST if number == len(story.events) else phrases.NEXT
         line = str(v["R"]) if rng.random() < cut else _pick(opens, key, rng).format(**v)
         if rng.random() >= cut:
-            line += _pick(W.REASONS[event.op], key + "r", rng).format(**v)
-        line += _pick(W.SUMS, f"{key}s{number}", rng).format(**v)
-        line += "." if rng.random() < cut else _pick(W.RESULTS, f"{key}e{number}", rng).format(**v)
+            line += _pick(phrases.REASONS[event.op], key + "r", rng).format(**v)
+        line += _pick(phrases.SUMS, f"{key}s{number}", rng).format(**v)
+        line += "." if rng.random() < cut else _pick(phrases.RESULTS, f"{key}e{number}", rng).format(**v)
         lines.append(f"Step {number}: {line}")
     if rng.random() >= cut:
-        lines.append(_pick(W.CLOSERS, story.name + "c", rng).format(**(values.base | {"b": story.answer})))
+        lines.append(_pick(phrases.CLOSERS, story.name + "c", rng).format(**(values.base | {"b": story.answer})))
     return lines
 
 
 def _plain(story: Story, rng: random.Random) -> list[str]:
     values = _Values(story)
-    lines = [_pick(W.PLAIN_INTROS, story.name, rng).format(**(values.base | {"a": story.start}))]
+    lines = [_pick(phrases.PLAIN_INTROS, story.name, rng).format(**(values.base | {"a": story.start}))]
     for number, event in enumerate(story.events, 1):
         v = values.event(event, str(values.base["N"] if number % 2 else values.base["p"]))
-        lines.append(f"Step {number}: {_pick(W.PLAIN_STEPS, event.kind, rng).format(**v)}")
+        lines.append(f"Step {number}: {_pick(phrases.PLAIN_STEPS, event.kind, rng).format(**v)}")
     return lines
 
 
 def _telegraphic(story: Story, rng: random.Random) -> list[str]:
     lines = [f"[Start] {story.start}."]
     for number, event in enumerate(story.events, 1):
-        short = _pick(W.SHORT_STEPS[event.op], event.kind, rng).format(n=event.operand)
+        short = _pick(phrases.SHORT_STEPS[event.op], event.kind, rng).format(n=event.operand)
         lines.append(f"Step {number}: {short}, {event.equation}.")
     return lines
 
@@ -208,9 +209,9 @@ def _prompt(question: str, register: str, rng: random.Random) -> str:
     parts = [question]
     if register == "chatty":
         if rng.random() < 0.1:
-            parts.append(rng.choice(W.INSTRUCTIONS["chatty"]))
+            parts.append(rng.choice(phrases.INSTRUCTIONS["chatty"]))
     else:
-        told = rng.choice(W.INSTRUCTIONS[register])
+        told = rng.choice(phrases.INSTRUCTIONS[register])
         # the place between two stop marks is sometimes worth reading, or a ratio there would be noise for ever
         parts.append(f"{STOP}{told}{STOP}" if rng.random() < 0.3 else told)
     if rng.random() < (0.3 if register == "chatty" else 0.15):
@@ -225,7 +226,7 @@ def _prompt(question: str, register: str, rng: random.Random) -> str:
 def _sums(story: Story, rng: random.Random) -> str:
     """The bare calculation as a prompt of its own, without a story."""
     parts = [rng.choice(("Start with {}.", "Take {}.", "{}.")).format(story.start)]
-    parts += [capital(rng.choice(W.SHORT_STEPS[e.op]).format(n=e.operand)).translate(_NO_MARKS) + "."
+    parts += [capital(rng.choice(phrases.SHORT_STEPS[e.op]).format(n=e.operand)).translate(_NO_MARKS) + "."
               for e in story.events]  # fmt: skip
     return " ".join(parts)
 
@@ -256,7 +257,7 @@ def document(story: Story, register: str, rng: random.Random, *, bare: bool = Fa
     sums = register == "drill" and not bare and rng.random() < 0.4
     question = _sums(story, rng) if sums else story.question
     prompt = question if bare or sums else _prompt(question, register, rng)
-    system = rng.choice(W.SYSTEMS) if not bare and rng.random() < 0.05 else None
+    system = rng.choice(phrases.SYSTEMS) if not bare and rng.random() < 0.05 else None
     return Document(prompt=prompt, words=tuple(words), register=register, system=system)
 
 

@@ -345,5 +345,7 @@ def _correlation(model: Any, examples: Sequence[Example]) -> float | None:
             known = targets >= 0
             got.append((logits[..., 1] - logits[..., 0])[known].float().cpu().numpy())
             wanted.append(targets[known].cpu().numpy())
-    value = float(spearmanr(np.concatenate(got), np.concatenate(wanted)).statistic)
-    return None if np.isnan(value) else round(value, 4)
+    predictions, targets = np.concatenate(got), np.concatenate(wanted)
+    if np.ptp(predictions) == 0 or np.ptp(targets) == 0:  # a constant has no ranks to compare
+        return None
+    return round(float(spearmanr(predictions, targets).statistic), 4)
