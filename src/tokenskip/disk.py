@@ -81,6 +81,23 @@ def repair(file: Path, limit: int | None = None) -> int:
     return lines
 
 
+def count_lines(file: Path) -> int:
+    """The number of whole lines."""
+    with file.open("rb") as handle:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: handle.read(_BLOCK), b""))
+
+
+def refuse_links(folder: Path) -> None:
+    """RunError when a folder that is written to holds a symbolic link, through which other files would be written."""
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if (link := Path(parent, name)).is_symlink():
+                raise RunError(
+                    f"{link} is a symbolic link, and a run folder is written to: put what it points to in its place, "
+                    "or remove it"
+                )
+
+
 def remove_drafts(folder: Path) -> None:
     """Remove what killed processes left half written in a folder that this process holds, and in those inside it."""
     for draft in (*folder.glob(f"{_DRAFT}*.tmp"), *folder.glob(f"*/{_DRAFT}*.tmp")):

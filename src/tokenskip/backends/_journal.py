@@ -22,7 +22,11 @@ class Journal:
         """What is known already; a torn last line is not."""
         if self.file is None or not repair(self.file):
             return {}
-        return {row["key"]: Completion(**row["completion"]) for row in read_rows(self.file)}
+        known = {row["key"]: row["completion"] for row in read_rows(self.file)}
+        return {
+            key: Completion(**{**fields, "token_ids": tuple(fields["token_ids"]), "resumed": True})
+            for key, fields in known.items()
+        }
 
     def note(self, key: str, completion: Completion) -> None:
         """Keep one answer."""

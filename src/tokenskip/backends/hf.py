@@ -1,7 +1,7 @@
 """The default backend: transformers' own `generate`, batches sorted by length and padded on the left.
 
 Padding costs nothing then, and rows of one batch stop at about the same time. The same prompts in the same call give
-the same batches, so a repeated call gives the same bytes (greedy, or sampled with the same seed).
+the same batches, so a repeated call gives the same bytes. A sampled row has random numbers of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,41 @@ from typing import Any
 from tokenskip.types import Completion, Finish, Prompt, Sampling
 
 _GREEDY: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+
+
+def _row_sampler(prompts: Sequence[Prompt], cap: int, sampling: Sampling) -> Any:
+    """A logits processor that leaves one token a row: drawn by the seed of the row, whatever the batch holds besides.
+
+    Inverse transform sampling at `temperature` from the smallest set of tokens with a probability of `top_p` together.
+    """
+    import torch
+    from transformers import LogitsProcessor
+
+    def seed_of(row: int, prompt: Prompt) -> int:
+        if prompt.seed is not None:
+            return prompt.seed
+        return sampling.seed ^ zlib.crc32(repr((row, prompt.token_ids)).encode())
+
+    def draws_of(seed: int) -> Any:
+        return torch.rand(cap, generator=torch.Generator().manual_seed(seed))
+
+    draws = torch.stack([draws_of(seed_of(row, prompt)) for row, prompt in enumerate(prompts)])
+
+    class RowSampler(LogitsProcessor):  # type: ignore[misc]
+        """(batch, vocabulary) logits -> minus infinity but for the token drawn."""
+
+        step = 0
+
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            likely, tokens = (scores.float() / sampling.temperature).softmax(-1).sort(descending=True, stable=True)
+            below = likely.cumsum(-1) - likely
+            inside = below < sampling.top_p
+            drawn = draws[:, self.step, None].to(scores.device) * (likely * inside).sum(-1, keepdim=True)
+            place = torch.searchsorted(below, drawn, right=True).minimum(inside.sum(-1, keepdim=True)) - 1
+            self.step += 1
+            return torch.full_like(scores, -torch.inf).scatter(-1, tokens.gather(-1, place), 0.0)
+
+    return RowSampler()
 
 
 class HfBackend:
@@ -101,8 +136,7 @@ class HfBackend:
             mask[row, width - len(prompt.token_ids) :] = 1
         options = _GREEDY
         if sampling.temperature > 0:
-            options = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-            torch.manual_seed(sampling.seed ^ zlib.crc32(repr([prompt.token_ids for prompt in prompts]).encode()))
+            options = {**_GREEDY, "logits_processor": [_row_sampler(prompts, cap, sampling)]}
         with torch.inference_mode():
             out = self.model.generate(
                 input_ids=ids.to(self.model.device),

@@ -5,7 +5,7 @@ Reads `completions.jsonl`; writes `trajectories.jsonl`, the grades without the t
 
     incorrect            the answer differs from the gold one
     ungradable: WHY      no answer, answer too long, grader timeout
-    truncated            the completion hit the token cap
+    truncated            the completion hit the token cap before it ended, whether or not it gave an answer
     backend error: WHY   there is no completion
     empty CoT            a right answer without any reasoning: nothing to prune
 
@@ -33,7 +33,8 @@ WINDOW = 256
 
 
 def run(run: Run) -> None:
-    """Stage 2. Raises StageError when nothing has been generated."""
+    """Stage 2. Raises StageError when nothing has been generated, or not all of it."""
+    run.folder.completions()
     completions = map(trajectory_from_row, read_rows(run.folder.require(COMPLETIONS)))
     for rows in run.map(grading, run.folder.pending(TRAJECTORIES, completions, WINDOW), "grade"):
         run.folder.append(TRAJECTORIES, rows)
@@ -53,16 +54,34 @@ def grade_trajectory(trajectory: Trajectory, task: Task) -> Trajectory:
     if trajectory.finish == "error":
         graded = replace(trajectory, grade=Grade(correct=None, reason="backend error"))
         return graded.drop("backend error: no completion")  # the stage that got the error has said more
-    if trajectory.finish == "length":
+    answer = stated_answer(trajectory, task)
+    if answer is None and trajectory.finish == "length":
         return replace(trajectory, grade=Grade(correct=None, reason=TRUNCATED)).drop(TRUNCATED)
-    answer = task.extract(trajectory.tail) if trajectory.tail.strip() else None
     grade = Grade(correct=None, reason=NO_ANSWER) if answer is None else task.grade(answer, trajectory.gold)
     graded = replace(trajectory, grade=grade)
     if grade.correct is None:
         return graded.drop(f"ungradable: {grade.reason}")
     if not grade.correct:
         return graded.drop("incorrect")
+    if trajectory.finish == "length":  # right, but the model never ended it: nothing to train on
+        return graded.drop(TRUNCATED)
     return graded if trajectory.cot.strip() else graded.drop("empty CoT")
+
+
+def stated_answer(trajectory: Trajectory, task: Task) -> str | None:
+    """The answer that a completion gives; None where it gives none, or where the token cap may have cut it short.
+
+    An answer before the cap counts wherever the cap fell, if no text that might have followed changes it: `12` at the
+    very end may have become `125`, `12.5` or `12 million`.
+    """
+    answer = task.extract(trajectory.tail) if trajectory.tail.strip() else None
+    if answer is None or trajectory.finish != "length":
+        return answer
+    unchanged = all(task.extract(trajectory.tail + more) == answer for more in _MIGHT_FOLLOW)
+    return answer if unchanged else None
+
+
+_MIGHT_FOLLOW = ("9", "x", "/7", "^2", " million", " and 7", "}")
 
 
 def grade_output(output: str, gold: str, task: Task, prompt: PromptConfig) -> Grade:

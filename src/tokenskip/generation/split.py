@@ -11,8 +11,8 @@ Three formats (`PromptConfig.answer`). In each, `output == head + cot + tail`, c
               the output begins inside it; an opening tag in the output itself is the head, and is not pruned.
 
 A sentence begins behind a line break or behind `.`, `!`, `?` and a space; the white space before it is the tail's, so
-that a pruned CoT can be put in front of the tail as it is. A completion that hit the token cap, or that has no answer,
-is all CoT (its tokens count) with a reason; so is one that stopped inside its think block.
+that a pruned CoT can be put in front of the tail as it is. A completion that has no answer, or that hit the token cap
+before it had given one, is all CoT (its tokens count) with a reason; so is one that stopped inside its think block.
 
     python -c "from tokenskip.generation.split import *; from tokenskip.config import PromptConfig
     print(split_completion('1 + 1 = 2. The final answer is 2.', 'stop', PromptConfig()))"
@@ -47,16 +47,17 @@ class Split:
 
 
 def split_completion(output: str, finish: Finish, prompt: PromptConfig) -> Split:
-    """The parts of a completion; all CoT, with a reason, when it was cut off or holds no answer."""
+    """The parts of a completion; all CoT, with a reason, when it holds no answer, or one that the cap cut short."""
     head = ""
     if prompt.answer == "think" and (opening := _OPENING.match(output)):
         head = opening.group()
     body = output[len(head) :]
-    if finish != "stop":
-        return Split(body, "", TRUNCATED if finish == "length" else NO_ANSWER, head)
-    at = _ANSWER_START[prompt.answer](body, prompt)
+    at = None if finish == "error" else _ANSWER_START[prompt.answer](body, prompt)
+    if at is not None and finish == "length" and not _is_whole(body[at:], prompt):
+        at = None
     if at is None:
-        return Split(body, "", UNCLOSED if prompt.answer == "think" else NO_ANSWER, head)
+        missing = UNCLOSED if prompt.answer == "think" and finish == "stop" else NO_ANSWER
+        return Split(body, "", TRUNCATED if finish == "length" else missing, head)
     at = len(body[:at].rstrip())
     return Split(body[:at], body[at:], None, head)
 
@@ -86,6 +87,18 @@ def _at_think_end(text: str, prompt: PromptConfig) -> int | None:
 
 
 _ANSWER_START = {"trigger": _at_trigger, "boxed": _at_box, "think": _at_think_end}
+
+
+def _is_whole(tail: str, prompt: PromptConfig) -> bool:
+    """Whether more follows on the answer that a completion states, so that the token cap cannot have cut it short."""
+    if prompt.answer == "think":  # the chain is whole; what its answer says, the task knows
+        return True
+    if prompt.answer == "boxed":
+        box = tail[tail.rfind("\\boxed{") :]
+        return box.count("{") <= box.count("}")
+    start = [match.end() for match in re.finditer(re.escape(prompt.trigger.strip()), tail, re.IGNORECASE)][-1]
+    stated = start + len(tail[start:]) - len(tail[start:].lstrip(" :*"))
+    return "\n" in tail[stated:] or _SENTENCE_END.search(tail, stated) is not None
 
 
 def _sentence_start(text: str, at: int) -> int:
