@@ -64,6 +64,10 @@ result-reliability: $(VENV)/slow.stamp
 result-auto result-paper result-ablations result-loop: result-%: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/$*.py
 
+result-speed: $(VENV)/run.stamp
+	$(BIN)/python benchmarks/train_speed.py --publish
+	$(BIN)/python benchmarks/generation.py --publish $(if $(DATA),--data $(DATA))
+
 # these tools pin packages of their own, so they get an environment of their own
 result-harnesses:
 	test -x $(VENV)-harnesses/bin/python || $(PYTHON) -m venv $(VENV)-harnesses

@@ -14,7 +14,7 @@ WIDTH = 100
 HEAD = """# Command line
 
 Made by `python docs/make_cli.py` from the commands themselves; a test checks that it is current. A user's mistake is
-one line on standard error and exit code 2; an interrupted run exits with 130 and goes on when the command is repeated.
+one line on standard error and exit code 2; an interrupted run exits with 130 and continues when the command is repeated.
 """
 
 

@@ -75,7 +75,12 @@ def _command(arguments: list[str], pipe: Connection, kill: Kill | None) -> None:
                     os.kill(os.getpid(), signal.SIGKILL)
                 threading.Timer(kill.delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
-    pending, stage, write_dataset, report = RunFolder.pending, console._Bars.stage, prune.write_dataset, pipeline.report
+    pending, stage, write_dataset, report = (
+        RunFolder.pending,
+        console._Stoppable.stage,
+        prune.write_dataset,
+        pipeline.report,
+    )
 
     def watched_pending(self: RunFolder, name: str, inputs: Any, window: int) -> Pending:
         found = pending(self, name, inputs, window)
@@ -92,12 +97,12 @@ def _command(arguments: list[str], pipe: Connection, kill: Kill | None) -> None:
         with stage(self, name, total) as advance:
             calls = 0
 
-            def counted(n: int, *, total: int | None = None) -> None:
+            def counted(n: int, *, total: int | None = None, note: str = "") -> None:
                 nonlocal calls
                 calls += 1
                 if name == "train" and calls > 2:  # the first two say how long it is and where it goes on
                     tell("train", "steps", n)
-                advance(n, total=total)
+                advance(n, total=total, note=note)
 
             yield counted
 
@@ -109,7 +114,7 @@ def _command(arguments: list[str], pipe: Connection, kill: Kill | None) -> None:
         tell("report", "", 0)
         report(run)
 
-    RunFolder.pending, console._Bars.stage = watched_pending, watched_stage  # type: ignore[method-assign]
+    RunFolder.pending, console._Stoppable.stage = watched_pending, watched_stage  # type: ignore[method-assign]
     prune.write_dataset, pipeline.STAGES["report"] = watched_dataset, watched_report
     grade.WINDOW, score.WINDOW, prune.WINDOW = WINDOWS["grade"], WINDOWS["score"], WINDOWS["prune"]
     sys.argv = ["tokenskip", *arguments]

@@ -13,7 +13,8 @@ from scripted_runs import recipe
 from tokenskip import pipeline
 from tokenskip.config import PromptConfig, load_recipe
 from tokenskip.errors import ModelError
-from tokenskip.prompts import PLAIN_TEMPLATE, Prompts, add_ratio_control
+from tokenskip.prompts import Prompts
+from tokenskip.serving.chat_template import PLAIN_TEMPLATE, add_ratio_control
 from tokenskip.store import read_rows
 from tokenskip.training.train import iter_losses, tokenise_row
 

@@ -195,6 +195,33 @@ def outputs(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads the kernel's list of sockets")
+def test_a_cluster_of_our_own_listens_to_this_machine_only(tmp_path: Path) -> None:
+    """And leaves signals and reports as they were: a termination is ours to answer, nothing is sent."""
+    pytest.importorskip("ray")
+
+    def listening() -> set[str]:
+        lines = [
+            line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()
+        ]
+        return {line[1] for line in lines if line[3] == "0A"}
+
+    before, handler = listening(), signal.getsignal(signal.SIGTERM)
+    pool = RayPool(EngineConfig(name="ray", workers=1, address="local"), lambda: None)
+    try:
+        pool._start()
+        opened = listening() - before
+        assert opened
+        loopback = ("0100007F:", "0000000000000000FFFF00000100007F:", "00000000000000000000000001000000:")
+        assert [one for one in opened if not one.startswith(loopback)] == []
+        assert signal.getsignal(signal.SIGTERM) is handler
+        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+        assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ
+    finally:
+        pool.close()
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ray_writes_the_same_bytes_and_survives_a_dead_worker(tmp_path: Path, model_folder: Path) -> None:
     """Two workers on a real cluster, one of them killed (-9) in the middle of every stage that takes long enough."""

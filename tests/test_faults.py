@@ -77,7 +77,7 @@ def test_any_disk_error_is_one_line_on_the_command_line(monkeypatch: Any, capsys
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert os.strerror(number) in error
-        assert "the same command goes on" in error
+        assert "the same command continues" in error
 
 
 def test_an_error_that_is_no_disks_fault_is_a_bug(monkeypatch: Any, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ class _Bars:
 
 
 def test_one_interrupt_ends_the_run_after_the_window_in_flight_and_two_at_once(tmp_path: Path) -> None:
-    shown = console._Bars(_Bars())
+    shown = console._Stoppable(console._Bars(_Bars()), print)
     folder = RunFolder(tmp_path, RunConfig())
     windows = 0
 
@@ -163,19 +163,21 @@ def test_one_interrupt_ends_the_run_after_the_window_in_flight_and_two_at_once(t
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
-def test_the_bars_show_speed_and_time_left_however_slow_a_window_is() -> None:
+def test_the_bars_show_speed_and_time_left_however_slow_a_window_is(monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
 
     clock = 0.0
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
     with console.bars() as shown:
-        shown.bars.get_time = lambda: clock
+        bars = shown.shown.bars
+        bars.get_time = lambda: clock
         with shown.stage("score", 1000) as advance:
             advance(300)  # done by an earlier run: no speed is taken from these
             for _ in range(2):
                 clock += 100
                 advance(200)
             page = Console(width=120, record=True, file=io.StringIO())
-            page.print(shown.bars.make_tasks_table(shown.bars.tasks))
+            page.print(bars.make_tasks_table(bars.tasks))
             line = page.export_text()
     assert "700/1000" in line
     assert "2/s" in line
@@ -210,7 +212,7 @@ class _Late(Silent):
     def stage(self, name: str, total: int | None) -> Any:
         from contextlib import nullcontext
 
-        def advance(n: int, *, total: int | None = None) -> None:
+        def advance(n: int, *, total: int | None = None, note: str = "") -> None:
             self.left -= 1
             if not self.left:
                 raise KeyboardInterrupt
@@ -265,7 +267,7 @@ def test_ctrl_c_on_the_real_command(tmp_path: Path, model_folder: Path) -> None:
         _, errors = run.communicate(timeout=120)
     assert run.returncode == 130
     assert "stopping after the batch in flight" in errors
-    assert "everything computed is kept: the same command goes on from here" in errors
+    assert "everything computed is kept: the same command continues from here" in errors
     assert "Traceback" not in errors
     assert file.read_bytes().endswith(b"\n")
     assert len(list(read_rows(file))) % 8 == 0

@@ -24,9 +24,10 @@ from tokenskip.generation.split import split_completion
 from tokenskip.jsonl import read_jsonl
 from tokenskip.models import load_tokenizer
 from tokenskip.plugins import make_scorer
-from tokenskip.prompts import Prompts, spell_ratio
+from tokenskip.prompts import Prompts
 from tokenskip.pruning.atoms import check_pruned, split_units
 from tokenskip.pruning.chain import prune_chain_many
+from tokenskip.ratio import Ratio
 from tokenskip.scorers.random import RandomScorer
 from tokenskip.store import RunFolder, dump_row, read_manifest, read_rows
 from tokenskip.tasks.jsonl import JsonlTask
@@ -287,10 +288,10 @@ RATIO = st.one_of(
 @QUICK
 @given(RATIO)
 def test_a_ratio_has_one_spelling_or_is_refused(ratio: Any) -> None:
-    spelled = refused_or_read(lambda: spell_ratio(ratio))
+    spelled = refused_or_read(lambda: Ratio.parse(ratio))
     if spelled is not None:
         assert 0 < float(spelled) <= 1
-        assert spell_ratio(spelled) == spelled
+        assert Ratio.parse(str(spelled)) == spelled
 
 
 @settings(parent=QUICK, max_examples=25)
@@ -315,7 +316,7 @@ def test_no_question_sets_the_ratio_and_no_ratio_breaks_the_template(question: s
         return
     parts = render().split(eos)
     assert len(parts) == 3
-    assert parts[1] == spell_ratio(ratio)
+    assert parts[1] == str(Ratio(ratio))
 
 
 PROMPTS: list[Prompts] = []

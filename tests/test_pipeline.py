@@ -41,7 +41,7 @@ class Killing:
 
     @contextmanager
     def stage(self, name: str, total: int | None) -> Iterator[Any]:
-        def advance(n: int, *, total: int | None = None) -> None:
+        def advance(n: int, *, total: int | None = None, note: str = "") -> None:
             self.left -= 1
             if self.left < 0:
                 raise Kill

@@ -12,7 +12,9 @@ from scripted_runs import CHAT_TEMPLATE
 
 from tokenskip.config import PromptConfig
 from tokenskip.errors import ConfigError, ModelError
-from tokenskip.prompts import Prompts, add_ratio_control, has_ratio_control, ratio_kwargs, spell_ratio
+from tokenskip.prompts import Prompts
+from tokenskip.ratio import Ratio
+from tokenskip.serving.chat_template import add_ratio_control, has_ratio_control, ratio_kwargs
 from tokenskip.training.dataset import training_rows
 from tokenskip.training.train import tokenise_row
 from tokenskip.types import Grade, Pruned, Trajectory
@@ -49,7 +51,7 @@ def test_every_spelling_of_one_is_no_marker(tokenizer, one):
 def test_a_ratio_stands_behind_the_question_in_its_one_spelling(tokenizer, ratio, spelled):
     rendered = render(add_ratio_control(tokenizer), ASK, compression_ratio=ratio)
     assert rendered == f"<user>How many?<eos>{spelled}<eos>\n<bot>"
-    assert spell_ratio(ratio) == spelled
+    assert str(Ratio(ratio)) == spelled
 
 
 def test_only_the_last_user_turn_carries_it(tokenizer):
@@ -162,7 +164,7 @@ def test_a_wrong_ratio_is_an_error_in_the_template_and_in_python(tokenizer, rati
     with pytest.raises(Exception, match="compression_ratio must be above 0 and at most 1"):
         render(tokenizer, ASK, compression_ratio=ratio)
     with pytest.raises(ConfigError, match="above 0 and at most 1"):
-        spell_ratio(ratio)
+        Ratio.parse(ratio)
 
 
 def test_adding_it_again_replaces_it_and_a_saved_tokenizer_keeps_it(tokenizer, tmp_path):
@@ -251,8 +253,8 @@ def test_dropped_trajectories_and_rejected_texts_are_no_rows(tokenizer):
 
 @given(st.floats(min_value=0.0001, max_value=1))
 def test_the_spelling_is_a_fixed_point(ratio):
-    spelled = spell_ratio(ratio)
-    assert spell_ratio(spelled) == spelled
+    spelled = str(Ratio(ratio))
+    assert str(Ratio(spelled)) == spelled
     assert len(spelled) <= 6
     assert abs(float(spelled) - ratio) <= 0.00005 + 1e-12
 

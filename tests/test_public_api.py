@@ -44,7 +44,7 @@ def test_the_public_parameters():
     def parameters(function):
         return list(inspect.signature(function).parameters)
 
-    assert parameters(tokenskip.add_ratio_control) == ["tokenizer", "delimiter"]
+    assert parameters(tokenskip.add_ratio_control) == ["tokenizer", "delimiter", "settings"]
     assert parameters(tokenskip.split_completion) == ["output", "finish", "prompt"]
     assert parameters(tokenskip.prune_chain) == ["cot", "scores", "ratio", "counter", "config"]
     assert parameters(tokenskip.load_recipe) == ["path", "overrides"]

@@ -1,6 +1,6 @@
 """The command line: thin, and the only place that prints, exits, or catches our errors.
 
-A user's mistake is one line on standard error and exit code 2; an interrupted run says how to go on and exits 130.
+A user's mistake is one line on standard error and exit code 2; an interrupted run says how to continue and exits 130.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from typing import Annotated, Any
 
 import typer
 
+from tokenskip import tracking
 from tokenskip.commands.calibrate import calibrate
 from tokenskip.commands.compare import compare
 from tokenskip.commands.console import Limit, Out, RunDir, Set, bars, quiet, read_recipe, run_stage, say
 from tokenskip.commands.doctor import doctor
 from tokenskip.commands.export import export
 from tokenskip.commands.merge import merge
+from tokenskip.commands.outputs import check_folder
 from tokenskip.commands.playground import playground
 from tokenskip.commands.prune import prune
 from tokenskip.commands.push import push
 from tokenskip.commands.rounds import rounds
 from tokenskip.commands.serve import serve
 from tokenskip.errors import ConfigError, TokenskipError
+from tokenskip.terminal import console, printable, replace_unencodable
 
 app = typer.Typer(
     help="Teach a language model to think in fewer tokens, and choose how few.",
@@ -33,15 +36,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+START, STAGES, SERVE, FILES = "Start here", "Stages of a run, in order", "Use a trained model", "Compare and export"
+"""The groups of `tokenskip --help`."""
+
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """click's `UsageError`, of the click that this typer uses: newer ones bring their own."""
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT)
-"""A disk that is full, read-only or failing, or a file that somebody removed: not bugs, wherever they are met."""
+_DISK = "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ENOENT ENAMETOOLONG ELOOP ENOTDIR EISDIR ENOTEMPTY ESTALE ENXIO"
+DISK_ERRORS = tuple(getattr(errno, name) for name in _DISK.split())
+"""A disk that is full, read-only or failing, a name that it does not take, or a file that somebody removed: not bugs,
+wherever they are met."""
 
 
 def main() -> None:
     """Entry point of the `tokenskip` script."""
+    replace_unencodable()
+    tracking.switch_telemetry_off()
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)  # of typer.Exit; 130 for an interrupt
         if code == 130:
@@ -53,23 +63,24 @@ def main() -> None:
     except TokenskipError as error:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped; everything computed is kept: the same command goes on from here", 130)
+        _fail("stopped; everything computed is kept: the same command continues from here", 130)
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
         if error.errno not in DISK_ERRORS or (not error.filename and error.errno == errno.ENOENT):
             raise
-        where = f" {error.filename}" if error.filename else ""
-        _fail(f"cannot use the file{where}: {error.strerror}; what is written is kept, the same command goes on", 2)
+        name = str(error.filename or "")
+        where = f" {name[:80]}…" if len(name) > 80 else f" {name}" if name else ""
+        _fail(f"cannot use the file{where}: {error.strerror}; what is written is kept, the same command continues", 2)
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def demo(out: Out = None, limit: Limit = None) -> None:
-    """Take the embedded model through the whole method in a few minutes, and show the report."""
+    """Run the whole method on the built-in model in a few minutes, and show the report."""
     _run_all(read_recipe(Path("demo"), [], limit), out or Path("runs/demo"))
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def run(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe, or the name of a shipped one.")],
     set_: Set = None,
@@ -77,7 +88,7 @@ def run(
     limit: Limit = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show everything, run nothing.")] = False,
 ) -> None:
-    """Run a recipe from the questions to the report; a killed run goes on where it stopped."""
+    """Run a recipe from the questions to the report; a stopped run continues where it was."""
     config = read_recipe(recipe, set_ or [], limit)
     if dry_run:
         from tokenskip.commands.dry_run import dry_run as show
@@ -88,24 +99,24 @@ def run(
     _run_all(config, out or Path("runs") / config.name)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def generate(
     run_dir: RunDir,
     recipe: Annotated[Path | None, typer.Option(help="Recipe of a new run folder.")] = None,
     set_: Set = None,
     limit: Limit = None,
 ) -> None:
-    """Stage 1: let the target model answer the training problems (starts a run folder)."""
+    """Stage 1: let the model answer the training problems (starts a run folder)."""
     run_stage("generate", run_dir, recipe, set_, limit)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def grade(
     source: Annotated[Path, typer.Argument(help="Run folder, or a JSONL file of {id, gold, output}.")],
     task: Annotated[str, typer.Option(help="For a file: how answers are compared.")] = "gsm8k",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="For a file: where results go.")] = None,
 ) -> None:
-    """Stage 2: grade the completions of a run, or of a file of your own."""
+    """Stage 2: grade the completions of a run, or of your own file."""
     if source.is_dir():
         run_stage("grade", source)
         return
@@ -115,39 +126,39 @@ def grade(
     say(", ".join(f"{n} {what}" for what, n in counts.items()) + f" -> {output}")
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def score(run_dir: RunDir, set_: Set = None) -> None:
-    """Stage 3: give every part of every correct chain an importance."""
+    """Stage 3: score how much each part of every correct chain matters."""
     run_stage("score", run_dir, None, set_)
 
 
-app.command()(prune)
+app.command(rich_help_panel=STAGES)(prune)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def train(run_dir: RunDir, set_: Set = None) -> None:
-    """Stage 6: fine-tune the target model on the pruned chains."""
+    """Stage 6: fine-tune the model on the pruned chains."""
     run_stage("train", run_dir, None, set_, then="controls")
 
 
-app.command()(rounds)
-app.command()(calibrate)
+app.command(rich_help_panel=STAGES)(rounds)
+app.command(rich_help_panel=STAGES)(calibrate)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def evaluate(run_dir: RunDir, set_: Set = None) -> None:
-    """Stage 7: every arm on the same problems."""
+    """Stage 7: answer the test problems in every way the recipe compares."""
     run_stage("evaluate", run_dir, None, set_)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def report(run_dir: RunDir) -> None:
-    """Stage 8: results.json, report.html and the pictures."""
+    """Stage 8: write results.json, report.html and the pictures."""
     run_stage("report", run_dir)
     _show_results(run_dir)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def distill(
     run_dir: RunDir,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the compressor.")],
@@ -156,14 +167,15 @@ def distill(
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder to start from (default: tiny, from scratch).")] = None,
     epochs: Annotated[float, typer.Option(min=0.1, help="Passes over the chains.")] = 3.0,
-    pool: Annotated[bool, typer.Option("--pool", help="A word is as important wherever it stands.")] = False,
+    pool: Annotated[bool, typer.Option("--pool", help="A word has one importance, wherever it occurs.")] = False,
     option: Annotated[list[str] | None, typer.Option(help="key=value or TEACHER.key=value; may repeat.")] = None,
 ) -> None:
-    """Train a compressor of your own on a run's chains; use it as --set score.scorer=llmlingua2 score.model=DIR."""
-    from tokenskip.config import lay_over
+    """Train your own compressor on a run's chains; use it by --set score.scorer=llmlingua2 score.model=DIR."""
+    from tokenskip.recipes import lay_over
     from tokenskip.run import Run
     from tokenskip.training.teachers import distill_run
 
+    check_folder(output, or_empty=True)
     options: dict[str, Any] = {}
     for one in option or []:
         lay_over(options, one)
@@ -177,7 +189,7 @@ def distill(
     say(f"compressor: {output}")
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def ask(
     question: Annotated[str, typer.Argument(help="A question.")],
     ratio: Annotated[str, typer.Option(help="Share of the chain's tokens to keep.")] = "0.6",
@@ -185,20 +197,20 @@ def ask(
     adapter: Annotated[Path | None, typer.Option(help="Adapter folder (default: the embedded one).")] = None,
     set_: Set = None,
 ) -> None:
-    """Ask a model with whole and with shortened chains, side by side."""
+    """Ask one question, with the whole and with a shortened chain, side by side."""
     from tokenskip.commands.preview import ask as show
 
     quiet()
     show(question, ratio, base, adapter, set_ or [])
 
 
-app.command()(merge)
-app.command(context_settings={"allow_extra_args": True})(serve)
-app.command()(playground)
-app.command()(compare)
-app.command()(doctor)
-app.command()(push)
-app.command()(export)
+app.command(rich_help_panel=SERVE)(merge)
+app.command(rich_help_panel=SERVE, context_settings={"allow_extra_args": True})(serve)
+app.command(rich_help_panel=SERVE)(doctor)
+app.command(rich_help_panel=SERVE)(playground)
+app.command(rich_help_panel=SERVE)(push)
+app.command(rich_help_panel=FILES)(compare)
+app.command(rich_help_panel=FILES)(export)
 
 
 def _run_all(config: Any, out: Path) -> None:
@@ -210,17 +222,15 @@ def _run_all(config: Any, out: Path) -> None:
 
 
 def _show_results(path: Path) -> None:
-    from rich.console import Console
-
     from tokenskip.evaluation.results import load_results
     from tokenskip.report.page import terminal_table
 
     results = load_results(path)
-    console = Console()
-    console.print(terminal_table(results))
+    screen = console()
+    screen.print(terminal_table(results))
     for warning in results["warnings"]:
-        console.print(f"! {warning}", style="yellow", markup=False, highlight=False)
-    console.print(f"report: {path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+        screen.print(f"! {warning}", style="yellow", markup=False, highlight=False)
+    screen.print(f"report: {path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _needed(output: Path | None) -> Path:
@@ -230,7 +240,7 @@ def _needed(output: Path | None) -> Path:
 
 
 def _fail(text: str, code: int) -> None:
-    print(f"tokenskip: {' '.join(text.split())}", file=sys.stderr)
+    print(f"tokenskip: {' '.join(printable(text).split())}", file=sys.stderr)
     sys.exit(code)
 
 

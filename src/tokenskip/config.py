@@ -1,4 +1,4 @@
-"""Every setting of a run: one frozen section per stage; each default and each help text stands here and nowhere else.
+"""Every setting of a run: one frozen section per stage; each default and each help text is here and nowhere else.
 
 `load_recipe` reads a YAML recipe, lays `--set section.key=value` over it and returns a checked `RunConfig`. A user's
 mistake raises `ConfigError` with one line: what was given, what is allowed, and the nearest name.
@@ -6,31 +6,38 @@ mistake raises `ConfigError` with one line: what was given, what is allowed, and
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tokenskip.arms import ARMS, DEFAULT_ARMS, Arm, round_arm, round_number
-from tokenskip.errors import ConfigError, unknown_name
+from tokenskip.commands.trust import check_trust
+from tokenskip.errors import ConfigError, shorten, unknown_name
+from tokenskip.ratio import Ratio
+from tokenskip.recipes import lay_over as lay_over
+from tokenskip.recipes import read_recipe_file
+from tokenskip.serving.arguments import check_argument
 
-PAPER_RATIOS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+PAPER_RATIOS: tuple[float, ...] = tuple(map(Ratio, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)))
 """The ratios the paper trains on (section 4.1)."""
 
 
-def check_ratio(ratio: float) -> float:
-    """The ratio, rounded to the one spelling it has everywhere; ValueError unless 0 < ratio <= 1."""
-    rounded = round(float(ratio), 4)
-    if not (rounded > 0 and ratio <= 1):
-        raise ValueError(f"a ratio is a number above 0 and at most 1, such as 0.6; given: {ratio:g}")
-    return rounded
+def _distinct(ratios: tuple[float, ...]) -> tuple[float, ...]:
+    twice = next((ratio for ratio in ratios if ratios.count(ratio) > 1), None)
+    if twice is not None:
+        raise ValueError(f"the ratio {twice} is given twice: leave one out")
+    return ratios
 
 
-Ratio = Annotated[float, AfterValidator(check_ratio)]
+Distinct = Annotated[tuple[Annotated[float, AfterValidator(Ratio)], ...], AfterValidator(_distinct)]
+"""Ratios, each once."""
+Ratios = Annotated[Distinct, Field(min_length=1)]
+"""At least one ratio, each once."""
 
 
 class Section(BaseModel):
@@ -44,7 +51,9 @@ class ModelConfig(Section):
 
     path: str = Field("embedded", description="'embedded', a local folder, or a hub id")
     revision: str | None = Field(None, description="hub revision")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: float32 on CPU")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: float32 on CPU, where training takes products in bf16 if that is faster"
+    )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
     trust_remote_code: bool = Field(False, description="run code that comes with the model; off unless you say so")
 
@@ -69,6 +78,34 @@ class PromptConfig(Section):
     delimiter: str = Field("eos_token", description="what encloses the ratio: 'eos_token', or any text")
     answer: Literal["trigger", "boxed", "think"] = Field("trigger", description="how the answer is marked")
     trigger: str = Field("The final answer is", description="words that begin the answer (answer: trigger)")
+    think: tuple[str, str] | None = Field(
+        None, description="tags around a thought, such as ['[THINK]', '[/THINK]']; None: those of the known families"
+    )
+    template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of the chat template, such as {enable_thinking: false}"
+    )
+    date: datetime.date | None = Field(
+        None, description="what a chat template shows as today; None: the day the run was started"
+    )
+    untrained: Literal["nearest", "refuse", "pass"] = Field(
+        "nearest",
+        description="what the saved chat template does with a ratio that was not trained: take the nearest that was, "
+        "refuse it, or pass it on",
+    )
+
+    @field_validator("think")
+    @classmethod
+    def _two_tags(cls, given: tuple[str, str] | None) -> tuple[str, str] | None:
+        if given is not None and not all(tag.strip() for tag in given):
+            raise ValueError(f"give two tags, such as ['<think>', '</think>']; given: {list(given)}")
+        return given
+
+    @field_validator("template_kwargs")
+    @classmethod
+    def _arguments(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name in given:
+            check_argument(name)
+        return given
 
 
 class GenerateConfig(Section):
@@ -95,7 +132,7 @@ class ScoreConfig(Section):
 class PruneConfig(Section):
     """Stage 4: every CoT cut to its ratios."""
 
-    ratios: tuple[Ratio, ...] = Field(PAPER_RATIOS, min_length=1, description="ratios to train on; 1.0: whole chains")
+    ratios: Ratios = Field(PAPER_RATIOS, description="ratios to train on; 1.0: whole chains")
     per_trajectory: Literal["one", "all"] = Field("one", description="one ratio drawn per trajectory (paper), or all")
     cut: Literal["chain", "corpus"] = Field("chain", description="budget per chain (paper), or one threshold per ratio")
     unit: Literal["token", "word", "step"] = Field("token", description="what is kept or dropped together")
@@ -121,6 +158,10 @@ class TrainConfig(Section):
     batch_size: int = Field(8, ge=1, description="effective batch: sequences per optimiser step over all devices")
     accumulation: int = Field(1, ge=1, description="micro-batches per step; must divide batch_size")
     max_length: int = Field(2048, ge=8, description="longer rows are counted and left out, never cut")
+    order: Literal["rows", "chains"] = Field(
+        "rows", description="rows: all shuffled; chains: chains shuffled, the ratios of a chain in one batch"
+    )
+    seed: int | None = Field(None, ge=0, description="of order, first LoRA weights and dropout; None: the run's")
     save_steps: int = Field(200, ge=1, description="steps between checkpoints")
     report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = Field(
         (), description="trackers that get the training's curve and the results, such as [tensorboard]"
@@ -141,7 +182,7 @@ class TrainConfig(Section):
 
 
 class RoundsConfig(Section):
-    """On-policy rounds behind the first fine-tuning: train again, from the base, on the tuned model's own short chains.
+    """On-policy rounds after the first fine-tuning: train again, from the base, on the tuned model's own short chains.
 
     Expert iteration as in STaR (arXiv 2203.14465) and ReST (2308.08998); `label: achieved` is hindsight relabelling
     (1707.01495).
@@ -168,7 +209,7 @@ class RoundsConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _short(cls, given: Any) -> Any:
+    def shorten(cls, given: Any) -> Any:
         return {"count": given} if isinstance(given, int) and not isinstance(given, bool) else given
 
 
@@ -179,7 +220,7 @@ class EvaluateConfig(Section):
         DEFAULT_ARMS, description="rows of the evaluation, of: " + ", ".join(ARMS) + ", and your own"
     )
     define: dict[str, Arm] = Field(default_factory=dict, description="arms of your own: name -> fields of arms.Arm")
-    ratios: tuple[Ratio, ...] = Field(PAPER_RATIOS, min_length=1, description="ratios asked for")
+    ratios: Ratios = Field(PAPER_RATIOS, description="ratios asked for")
     batch_size: int = Field(64, ge=1, description="prompts decoded together")
     max_new_tokens: int | None = Field(None, ge=1, description="token cap; None: the one of generate")
     length: Literal["full", "paper"] = Field(
@@ -205,7 +246,7 @@ class CalibrateConfig(Section):
     """`tokenskip calibrate` as a part of `tokenskip run`. `calibrate: 300` is short for `calibrate: {n: 300}`."""
 
     n: int = Field(0, ge=0, description="development problems, half to fit, half to check; 0: no calibration")
-    grid: tuple[Ratio, ...] = Field((), description="prompted ratios to measure; none: the trained, and some between")
+    grid: Distinct = Field((), description="prompted ratios to measure; none: the trained, and some between")
     clamp: bool = Field(False, description="out of reach: the nearest instead of an error")
 
     @model_validator(mode="before")
@@ -235,7 +276,7 @@ class RunConfig(Section):
     """A whole run."""
 
     name: str = Field("embedded", description="what the run is called in its report", pattern=r"^[\w.\-]+$")
-    seed: int = Field(0, ge=0, description="of every random draw")
+    seed: int = Field(0, ge=0, lt=2**32, description="of every random draw")
     model: ModelConfig = ModelConfig()
     task: TaskConfig = TaskConfig()
     prompt: PromptConfig = PromptConfig()
@@ -260,6 +301,15 @@ class RunConfig(Section):
         own = [round_arm(number) for number in numbers]
         return {**ARMS, **{arm.name: arm for arm in own}, **self.evaluate.define}
 
+    def check_calibration(self) -> None:
+        """ConfigError when a whole run would come to a calibrated arm without ever calibrating."""
+        calibrated = [arm.name for arm in self.chosen_arms() if arm.calibrated]
+        if calibrated and not self.calibrate.n:
+            raise ConfigError(
+                f"evaluate.arms: {calibrated[0]} needs a calibration: set calibrate.n=300, or run `tokenskip "
+                "calibrate` between train and evaluate"
+            )
+
     def chosen_arms(self) -> list[Arm]:
         """The arms of `evaluate.arms`, and those of the rounds."""
         known = self.known_arms()
@@ -271,22 +321,15 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     """The checked configuration of a YAML recipe (None: all defaults) with `section.key=value` overrides on top.
 
     Raises:
-        ConfigError: no such file, not YAML, an unknown key, or a value that is not allowed.
+        ConfigError: no such file, not YAML, an unknown key, a value that is not allowed, or code that is not trusted.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"no recipe {path}: give a YAML file, for example recipes/embedded.yaml") from None
-        except (OSError, *_UNREADABLE) as error:
-            raise ConfigError(f"{path} cannot be read as YAML: {_short(' '.join(str(error).split()))}") from None
-        if not isinstance(loaded or {}, dict):
-            raise ConfigError(f"{path} must hold sections such as 'model:' and 'task:', not a {type(loaded).__name__}")
-        values = loaded or {}
+    values = read_recipe_file(path) if path is not None else {}
     for override in overrides:
         lay_over(values, override)
-    return check_config(values, source=str(path) if path else "--set")
+    source = str(path) if path else "--set"
+    config = check_config(values, source)
+    check_trust(config, overrides, source, recipe=True)
+    return config
 
 
 def check_config(values: dict[str, Any], source: str) -> RunConfig:
@@ -312,6 +355,12 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
     for name, section in (("rounds", config.rounds), ("evaluate", config.evaluate)):
         if section.samples > 1 and section.temperature == 0:
             raise ConfigError(f"{source}: {name}.samples={section.samples} needs {name}.temperature above 0")
+    extra = config.generate.options.get("extra")
+    if isinstance(extra, dict) and "chat_template_kwargs" in extra:
+        raise ConfigError(
+            f"{source}: generate.options.extra.chat_template_kwargs would reach the server only, and training another "
+            "prompt: give them as prompt.template_kwargs, which all stages use"
+        )
     _check_arms(config, source)
     return config
 
@@ -321,6 +370,8 @@ def _check_arms(config: RunConfig, source: str) -> None:
     for name in config.evaluate.arms:
         if name not in known:
             raise ConfigError(f"{source}: evaluate.arms: {unknown_name('arm', name, known)}")
+    if "original" not in config.evaluate.arms:
+        raise ConfigError(f"{source}: evaluate.arms needs the arm original, which all others are compared with")
     for arm in config.chosen_arms():
         number = round_number(arm.weights)
         if (arm.weights == "longer" or number) and not config.rounds.count:
@@ -328,44 +379,6 @@ def _check_arms(config: RunConfig, source: str) -> None:
         folder = Path(arm.weights).expanduser()
         if "/" in arm.weights and not any((folder / f"{kind}config.json").exists() for kind in ("adapter_", "")):
             raise ConfigError(f"{source}: arm {arm.name}: {arm.weights} is no adapter folder (no adapter_config.json)")
-
-
-def lay_over(values: dict[str, Any], override: str) -> None:
-    """Set one dotted key in place; the value is read as YAML, so lists and numbers work."""
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set {_short(override)!r}: write it as section.key=value, for example train.epochs=3")
-    try:
-        value = yaml.safe_load(text)
-        if isinstance(value, str) and not text.strip().startswith(("'", '"')):
-            value = _number(value)  # YAML 1.1 reads 5e-5 as text
-    except _UNREADABLE:
-        raise ConfigError(f"--set {_short(override)!r}: the value is not YAML") from None
-    *sections, last = key.strip().split(".")
-    for section in sections:
-        if isinstance(values.get(section), str) and section == "engine":
-            values[section] = {"name": values[section]}  # the section given by its name alone
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"--set {_short(override)!r}: {_short(section)!r} is not a section")
-    if key.strip() == "engine" and isinstance(value, str) and isinstance(values.get("engine"), dict):
-        values, last = values["engine"], "name"  # its other settings stay
-    values[last] = value
-
-
-_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
-"""What reading YAML ends in: a 13th month, 5,000 digits and a nesting of thousands are no YAMLError."""
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 300 else text[:300] + "…"
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _first_mistake(error: ValidationError) -> str:
@@ -378,7 +391,7 @@ def _first_mistake(error: ValidationError) -> str:
         given = json.dumps(mistake["input"], default=str)
     except (ValueError, RecursionError):  # YAML can hold itself
         given = str(mistake["input"])
-    return _short(f"{where}: {message}") + ("" if "given:" in message else f"; given: {_short(given)}")
+    return shorten(f"{where}: {message}") + ("" if "given:" in message else f"; given: {shorten(given)}")
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:

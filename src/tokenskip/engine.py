@@ -15,14 +15,17 @@ into its own sinks, so all three would have to be undone here.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import count
 from typing import Any
 
+from tokenskip import tracking
 from tokenskip.config import EngineConfig
 from tokenskip.errors import BackendError, ConfigError
 
@@ -41,6 +44,40 @@ def check_engine(config: EngineConfig) -> None:
     """ConfigError when the engine needs what is not installed."""
     if config.name == "ray" and find_spec("ray") is None:
         raise ConfigError("engine 'ray' needs the package 'ray': pip install 'tokenskip[ray]', or set engine=local")
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep our answer to a termination, which Ray replaces by an exit that aborts the driver."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let a cluster that is started here listen to this machine only: its servers ask nobody for a password.
+
+    Ray takes 127.0.0.1 for the machine's address on a network, unless it may have no cluster of several machines; that
+    switch is read when Ray is imported, and again by the processes it starts.
+    """
+    from ray._private import ray_constants
+
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    before, allowed = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = allowed
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def in_turn(build: Callable[[], Work], windows: Iterable[Sequence[Any]]) -> Iterator[Any]:
@@ -129,6 +166,7 @@ class RayPool:
             self._own = False
 
     def _start(self) -> Any:
+        tracking.switch_telemetry_off()
         import ray
 
         if not self.actors:
@@ -146,20 +184,8 @@ class RayPool:
         """Join the cluster, or start one here; ConfigError when it has too little for the actors."""
         settings = self.config
         if not ray.is_initialized():
-            quiet = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
-            joined = False
-            if settings.address != "local":
-                try:
-                    ray.init(address=settings.address, log_to_driver=False, logging_level="error")
-                    joined = True
-                except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-                    if settings.address != "auto":
-                        reason = " ".join(str(error).split())[:200]
-                        raise BackendError(f"no Ray cluster at {settings.address}: {reason}") from None
-            if not joined:
-                cpus = max(os.cpu_count() or 1, -(-settings.workers * settings.cpus_per_worker // 1))
-                ray.init(address="local", num_cpus=int(cpus), object_store_memory=OBJECT_STORE_BYTES, **quiet)
-                self._own = True
+            with _own_signals():
+                self._join_or_start(ray)
         there = ray.cluster_resources()
         for what, each in (("CPU", settings.cpus_per_worker), ("GPU", settings.gpus_per_worker)):
             if settings.workers * each > there.get(what, 0) + 1e-6:
@@ -168,6 +194,25 @@ class RayPool:
                     f"engine: {settings.workers} workers of {each:g} {what} do not fit a cluster with "
                     f"{there.get(what, 0):g} {what}: lower engine.workers or engine.{what.lower()}s_per_worker"
                 )
+
+    def _join_or_start(self, ray: Any) -> None:
+        settings = self.config
+        quiet = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
+        joined = False
+        if settings.address != "local":
+            try:
+                ray.init(address=settings.address, log_to_driver=False, logging_level="error")
+                joined = True
+            except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+                if settings.address != "auto":
+                    reason = " ".join(str(error).split())[:200]
+                    raise BackendError(f"no Ray cluster at {settings.address}: {reason}") from None
+        if not joined:
+            cpus = max(os.cpu_count() or 1, -(-settings.workers * settings.cpus_per_worker // 1))
+            options = {"num_cpus": int(cpus), "object_store_memory": OBJECT_STORE_BYTES, **quiet}
+            with _loopback():
+                ray.init(address="local", _node_ip_address="127.0.0.1", **options)
+            self._own = True
 
     def _result(self, ref: Any) -> Any:
         import ray

@@ -51,3 +51,8 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> str:
     near = get_close_matches(given, names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {kind} {given!r}{hint}: allowed are {', '.join(names)}"
+
+
+def shorten(text: str) -> str:
+    """At most 300 characters of a text that a user gave, for a line that quotes it."""
+    return text if len(text) <= 300 else text[:300] + "…"

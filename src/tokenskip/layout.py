@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tokenskip.commands.trust import check_trust
 from tokenskip.config import RunConfig, check_config
 from tokenskip.disk import write_atomically
 from tokenskip.errors import ConfigError, RunError
+from tokenskip.recipes import lay_over
 from tokenskip.types import Problem
 
 FORMAT = 2
@@ -94,6 +96,20 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{_writer(file, manifest)}, with settings that do not fit: {error}. Use that version, or another --out"
         ) from None
     return manifest
+
+
+def run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration of a run folder, `section.key=value` overrides laid over it.
+
+    Raises:
+        RunError: as `read_manifest`. ConfigError: an override that is not allowed, or code that is not trusted.
+    """
+    values, source = read_manifest(path)["config"], str(path / MANIFEST)
+    for override in overrides:
+        lay_over(values, override)
+    config = check_config(values, source)
+    check_trust(config, overrides, source, recipe=False)
+    return config
 
 
 def check_manifest(path: Path, config: RunConfig) -> dict[str, str]:

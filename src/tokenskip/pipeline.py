@@ -26,6 +26,7 @@ from tokenskip.pruning.prune import run as prune
 from tokenskip.pruning.score import run as score
 from tokenskip.report.report import run as report
 from tokenskip.run import Run
+from tokenskip.store import CALIBRATION
 from tokenskip.training.controls import run as controls
 from tokenskip.training.rounds import run as rounds
 from tokenskip.training.train import run as train
@@ -49,5 +50,7 @@ __all__ = ["STAGES", "Run", "run", *STAGES]
 
 def run(run: Run) -> None:
     """All stages; each is skipped over as far as it has been done before."""
+    if not run.folder.file(CALIBRATION).exists():
+        run.config.check_calibration()
     for stage in STAGES.values():
         stage(run)

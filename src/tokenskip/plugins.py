@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenskip.config import RunConfig
+from tokenskip.config import PromptConfig, RunConfig, TaskConfig
 from tokenskip.errors import ConfigError, unknown_name
-from tokenskip.models import check_context, load_model, load_tokenizer, resolve_model
+from tokenskip.models import check_adapter, check_context, load_model, load_tokenizer, resolve_model
 from tokenskip.prompts import Prompts
-from tokenskip.types import Backend, Refuses, Scorer, Trajectory
+from tokenskip.types import Backend, ChecksOptions, Refuses, Scorer, Task, Trajectory
 
 TASKS = {
     "embedded": "tokenskip.tasks.embedded:EmbeddedTask",
@@ -44,15 +44,17 @@ SCORERS = {
 
 
 # what a constructor may ask for by name; every other argument is an option of the user's
-_FOR_BACKENDS = ("model", "path", "adapter", "journal", "tokenizer", "batch_size", "device", "dtype", "seed")
+_FOR_BACKENDS = (
+    *("model", "path", "adapter", "journal", "tokenizer", "template_kwargs", "batch_size", "device", "dtype", "seed"),
+)
 _FOR_SCORERS = ("model", "tokenizer", "render", "batch_tokens", "seed", "device", "dtype")
 
 
 def load(kind: str, name: str, table: dict[str, str]) -> Any:
-    """The class or factory that `name` stands for in `table`, or that `package.module:attr` points to.
+    """The class that `name` stands for in `table`, or `package.module:attr` points to; an `answer_fn` is a function.
 
     Raises:
-        ConfigError: there is no such name, module or attribute.
+        ConfigError: there is no such name, module or attribute, or it is no class of that kind.
     """
     target = table.get(name, name)
     module_name, colon, attribute = target.partition(":")
@@ -64,16 +66,52 @@ def load(kind: str, name: str, table: dict[str, str]) -> Any:
         if error.name and not module_name.startswith(error.name):
             raise ConfigError(f"{kind} {name!r} needs the package {error.name!r}: pip install {error.name}") from None
         raise ConfigError(f"{kind} {name!r}: there is no module {module_name!r} to import") from None
+    except Exception as error:  # a module of the user's may raise anything when it is imported
+        raise ConfigError(
+            f"{kind} {name!r}: importing {module_name!r} raised {type(error).__name__}: {error}"
+        ) from error
     try:
-        return getattr(module, attribute)
+        plugin = getattr(module, attribute)
     except AttributeError:
         raise ConfigError(f"{kind} {name!r}: module {module_name!r} has no {attribute!r}") from None
+    if kind in METHODS:
+        _check_plugin(kind, name, plugin, module_name)
+    return plugin
+
+
+METHODS = {"task": ("problems", "extract", "grade"), "backend": ("generate", "close"), "scorer": ("score",)}
+"""What a class of each kind has, as the protocols in `types` say."""
+
+
+def _check_plugin(kind: str, name: str, plugin: Any, module: str) -> None:
+    """ConfigError unless `plugin` is a class of its kind that the named package defines, not one that it imports."""
+    package = module.partition(".")[0]
+    if not inspect.isclass(plugin) or plugin.__module__.partition(".")[0] != package:
+        raise ConfigError(f"{kind} {name!r} is no class of the package {package!r}")
+    missing = [method for method in METHODS[kind] if not callable(getattr(plugin, method, None))]
+    if missing:
+        raise ConfigError(f"{kind} {name!r} is no {kind}: it has no method {' and no '.join(missing)}")
+
+
+def make_task(config: TaskConfig, prompt: PromptConfig) -> Task:
+    """The configured task; one whose constructor names `prompt` is given the recipe's trigger and tags with it.
+
+    Raises:
+        TokenskipError: an unknown task, or a configuration that the task refuses.
+    """
+    factory = load("task", config.name, TASKS)
+    made: Task = (
+        factory(config, prompt=prompt) if "prompt" in inspect.signature(factory).parameters else factory(config)
+    )
+    return made
 
 
 def check_backend(config: RunConfig) -> None:
     """ConfigError when the backend is unknown or does not take one of `generate.options`."""
     backend = load("backend", config.generate.backend, BACKENDS)
     _check_options(f"generate.options of {config.generate.backend}", backend, _FOR_BACKENDS, config.generate.options)
+    if isinstance(backend, ChecksOptions):
+        backend.check_options(**config.generate.options)
 
 
 def check_arms(config: RunConfig) -> None:
@@ -88,6 +126,15 @@ def check_arms(config: RunConfig) -> None:
             f"the {config.generate.backend} backend cannot do {', '.join(names)} as configured: {refused[names[0]]}; "
             "or leave them out: --set evaluate.arms=[…]"
         )
+
+
+def check_adapters(config: RunConfig, folders: Iterable[Path | None]) -> None:
+    """ModelError where the backend would load an adapter (a folder) that is not whole or belongs to another model."""
+    wanted = inspect.signature(load("backend", config.generate.backend, BACKENDS)).parameters
+    if "model" in wanted or config.generate.backend == "vllm":
+        for folder in folders:
+            if folder is not None:
+                check_adapter(folder, config.model)
 
 
 def make_backend(
@@ -105,6 +152,7 @@ def make_backend(
         "adapter": adapter,
         "journal": journal,
         "tokenizer": prompts.tokenizer,
+        "template_kwargs": prompts.config.template_kwargs,
         "batch_size": config.generate.batch_size,
         "device": config.model.device,
         "dtype": config.model.dtype,
@@ -177,6 +225,6 @@ def _causal_model(config: RunConfig, prompts: Prompts) -> dict[str, Any]:
         prompts = Prompts(load_tokenizer(model_config), config.prompt)
 
     def render(trajectory: Trajectory) -> list[int]:
-        return list(prompts.prompt(trajectory.question).token_ids) + prompts.ids(trajectory.head)
+        return list(prompts.prompt(trajectory.question).token_ids)  # the scorer adds `trajectory.head`
 
     return {"model": load_model(model_config), "tokenizer": prompts.tokenizer, "render": render}

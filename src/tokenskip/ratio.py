@@ -1,10 +1,12 @@
-"""Which ratio to write into the prompt so that the chain comes out at the ratio that was asked for. Pure.
+"""A ratio as a value, and which ratio to prompt with so that the chain comes out at the ratio asked for. Pure.
+
+`Ratio` is checked once and spelled once.
 
 A tuned model drifts from the ratio (the paper, table 1: asked .5, got .58 on MATH). `fit` takes what was measured at
-some prompted ratios, makes it monotone by isotonic regression (pool adjacent violators; Barlow et al., 1972) and
-inverts it: piecewise linear between the measured points, or, for a model that cannot read between the ratios it was
-trained on (`steps`), the point that came nearest. Nothing is extrapolated: a ratio that no prompt reached is refused,
-or gets the nearest one that was (`clamp`).
+some prompted ratios, makes it monotone by isotonic regression (Barlow et al., 1972) and inverts it: piecewise linear
+between the measured points, or, for a model that cannot read between the ratios it was trained on (`steps`), the point
+that came nearest. Nothing is extrapolated: a ratio that no prompt reached is refused, or gets the nearest one that was
+(`clamp`).
 
     RatioMap(((0.55, 0.4), (0.9, 0.95))).prompted(0.6)      # 0.48
 """
@@ -16,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from tokenskip.errors import ConfigError
 
 DIGITS = 2
@@ -24,6 +28,35 @@ SLACK = 0.02
 """How uncertain a measured ratio is."""
 REACH = 0.03
 """A ratio that no prompt reached, but one missed by no more than this, is not refused: it gets that prompt."""
+
+
+class Ratio(float):
+    """The share of a chain's tokens to keep: above 0, at most 1, rounded to four decimals.
+
+    `str` of it is its one spelling in prompts, labels and file names: `0.6`, never `0.60000000001`.
+
+    Raises:
+        ValueError: anything else; `Ratio.parse` says the same as a `ConfigError`.
+    """
+
+    def __new__(cls, given: float | str) -> Ratio:
+        try:
+            number = float(given)
+            rounded = round(number, 4)
+            if rounded > 0 and number <= 1:
+                return super().__new__(cls, rounded)
+        except (TypeError, ValueError, OverflowError):
+            pass
+        spelled = f"{given:g}" if isinstance(given, float) else repr(given)
+        raise ValueError(f"a ratio is a number above 0 and at most 1, such as 0.6; given: {spelled}")
+
+    @classmethod
+    def parse(cls, given: float | str) -> Ratio:
+        """The ratio that a user typed; ConfigError where it is none."""
+        try:
+            return cls(given)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +102,14 @@ class RatioMap:
                 f"ratio {ratio:g} is outside of what calibration reached ({self.low:g} to {self.high:g}): ask for one "
                 "inside, or calibrate with --clamp"
             )
-        for upper, prompted, start, slope in self._pieces():
-            if ratio <= upper:
-                return round(prompted + (ratio - start) * slope, DIGITS) if slope else prompted
-        return self.knots[-1][1]
+        achieved = [knot[0] for knot in self.knots]
+        prompted = [knot[1] for knot in self.knots]
+        if self.steps:
+            middles = [(lower + upper) / 2 for lower, upper in pairwise(achieved)]
+            return prompted[int(np.searchsorted(middles, ratio))]
+        if not self.low < ratio <= self.high:
+            return prompted[0] if ratio <= self.low else prompted[-1]
+        return round(float(np.interp(ratio, achieved, prompted)), DIGITS)
 
     def _pieces(self) -> list[tuple[float, float, float, float]]:
         """(up to this ratio, prompt with this, plus the distance from this ratio, times this), ascending."""
@@ -82,9 +119,15 @@ class RatioMap:
         return [first, *((two[0], one[1], one[0], _slope(one, two)) for one, two in pairwise(self.knots))]
 
     def jinja(self) -> str:
-        """The same as a piece of the ratio control's template: it sets `tsk.ratio`. Reads back by `read`."""
+        """The same as a piece of the ratio control's template: it sets `tsk.ratio`. Reads back by `read`.
+
+        With the template argument `UNMAPPED` it leaves the ratio alone: what it is given has been mapped already.
+        """
         values = {"clamp": self.clamp, "steps": self.steps, "knots": self.knots}
-        lines = [f"{{#- {_MARK}{json.dumps(values)} -#}}"]
+        lines = [
+            f"{{#- {_MARK}{json.dumps(values)} -#}}",
+            f"{{%- if {UNMAPPED} is not defined or not {UNMAPPED} -%}}",
+        ]
         if not self.clamp:
             low, high = self._bounds
             text = f" is outside of what calibration reached: {self.low:g} to {self.high:g}"
@@ -99,20 +142,30 @@ class RatioMap:
             value = line if slope else repr(prompted)
             lines.append(f"{{%- {word} tsk.ratio <= {upper!r} -%}}{{%- set tsk.ratio = {value} -%}}")
             word = "elif"
-        lines.append(f"{{%- else -%}}{{%- set tsk.ratio = {self.knots[-1][1]!r} -%}}{{%- endif -%}}")
+        lines.append(f"{{%- else -%}}{{%- set tsk.ratio = {self.knots[-1][1]!r} -%}}{{%- endif -%}}{{%- endif -%}}")
         return "\n".join(lines) + "\n"
 
 
 _MARK = "tokenskip: ratio map "
+UNMAPPED = "compression_ratio_unmapped"
+"""Template argument that switches the map in a chat template off: the ratio is then written as it was given."""
 
 
 def read(template: str) -> RatioMap | None:
-    """The map inside a chat template; None when it has none."""
+    """The map inside a chat template; None when it has none.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
     _, found, rest = template.partition(_MARK)
     if not found:
         return None
-    values = json.loads(rest.partition(" -#}")[0])
-    return RatioMap(tuple((knot[0], knot[1]) for knot in values["knots"]), values["clamp"], values.get("steps", False))
+    try:
+        values = json.loads(rest.partition(" -#}")[0])
+        knots = tuple((float(asked), float(prompted)) for asked, prompted in values["knots"])
+        return RatioMap(knots, bool(values["clamp"]), bool(values.get("steps", False)))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ConfigError("the ratio map in the chat template is damaged: run `tokenskip calibrate` again") from None
 
 
 def fit(points: Sequence[tuple[float, float]], *, clamp: bool = False, steps: bool = False) -> RatioMap | None:
@@ -120,8 +173,12 @@ def fit(points: Sequence[tuple[float, float]], *, clamp: bool = False, steps: bo
 
     Prompts that achieve the same, or that isotonic regression pools, become one knot: the middle one of them.
     """
+    from scipy.optimize import isotonic_regression
+
     ordered = sorted(point for point in points if point[0] < 1)
-    achieved = isotonic([point[1] for point in ordered])
+    if len(ordered) < 2:
+        return None
+    achieved = isotonic_regression([point[1] for point in ordered]).x.tolist()
     ranges: dict[float, list[float]] = {}
     for (prompted, _), value in zip(ordered, achieved, strict=True):
         ranges.setdefault(round(value, 4), []).append(prompted)
@@ -148,18 +205,6 @@ def understood(points: Sequence[tuple[float, float]], trained: Sequence[float]) 
         return achieved >= known[-1][1] - SLACK
 
     return sorted(point for point in points if point[0] in trained or not known or fits(*point))
-
-
-def isotonic(values: Sequence[float]) -> list[float]:
-    """The increasing sequence nearest to `values` in the sum of squares (pool adjacent violators)."""
-    blocks: list[tuple[float, int]] = []
-    for value in values:
-        mean, size = value, 1
-        while blocks and blocks[-1][0] >= mean:
-            other, n = blocks.pop()
-            mean, size = (mean * size + other * n) / (size + n), size + n
-        blocks.append((mean, size))
-    return [mean for mean, size in blocks for _ in range(size)]
 
 
 def _slope(before: tuple[float, float], after: tuple[float, float]) -> float:

@@ -13,6 +13,7 @@ comes of each window in order:
 
 from __future__ import annotations
 
+import datetime
 import gc
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,10 +30,17 @@ from tokenskip.models import load_tokenizer, resolve_model
 from tokenskip.plugins import check_backend, check_scorer, make_backend
 from tokenskip.progress import Progress, Silent
 from tokenskip.prompts import Prompts
-from tokenskip.store import ADAPTER, JOURNAL, Pending, RunFolder
+from tokenskip.serving.chat_template import is_dated
+from tokenskip.store import ADAPTER, JOURNAL, Pending, RunFolder, read_manifest
 from tokenskip.tokens import token_counter
 from tokenskip.tracking import check_trackers
+from tokenskip.training.check import check_training
 from tokenskip.types import Backend, Problem, Task, TokenCounter
+
+
+def today() -> datetime.date:
+    """The date that a new run's chat template shows, by the clock of this machine."""
+    return datetime.date.today()
 
 
 class Run:
@@ -45,18 +53,41 @@ class Run:
     def __init__(self, path: Path, config: RunConfig, progress: Progress | None = None) -> None:
         self.config = config
         self.progress = progress or Silent()
-        self.task: Task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
+        self.task: Task = plugins.make_task(config.task, config.prompt)
         check_backend(config)
         check_scorer(config)
         check_engine(config.engine)
         check_trackers(config.train.report_to)
         resolve_model(config.model.path)
+        self.config = config = self._started(path, config)
         self.folder = RunFolder(path, config)
         self._backends: dict[str, Backend] = {}
         self._pool: RayPool | None = None
         if config.engine.name == "ray":
             here = config.model_copy(update={"engine": EngineConfig()})
             self._pool = RayPool(config.engine, partial(Run, path.absolute(), here))
+
+    def _started(self, path: Path, config: RunConfig) -> RunConfig:
+        """`config` with the date that the folder was started on, where the chat template shows one.
+
+        Training settings are checked unless the folder has been written under the same ones. A folder from before
+        dates were kept has none, and its template goes on showing today.
+        """
+        known = read_manifest(path)["config"] if (path / "config.json").exists() else None
+        if known is None:
+            tokenizer = load_tokenizer(config.model)
+            if config.prompt.date is None and is_dated(tokenizer.chat_template):
+                config = config.model_copy(update={"prompt": config.prompt.model_copy(update={"date": today()})})
+            self.prompts = Prompts(tokenizer, config.prompt)
+            check_training(config, self.prompts)
+            return config
+        values = config.model_dump(mode="json")
+        if config.prompt.date is None and known["prompt"]["date"]:
+            date = datetime.date.fromisoformat(known["prompt"]["date"])
+            config = config.model_copy(update={"prompt": config.prompt.model_copy(update={"date": date})})
+        if values["train"] != known["train"] or values["model"] != known["model"]:
+            check_training(config)
+        return config
 
     def __enter__(self) -> Run:
         self.folder.__enter__()

@@ -45,6 +45,7 @@ from tokenskip.layout import TRAIN as TRAIN
 from tokenskip.layout import TRAJECTORIES as TRAJECTORIES
 from tokenskip.layout import is_run as is_run
 from tokenskip.layout import read_manifest as read_manifest
+from tokenskip.layout import run_config as run_config
 from tokenskip.types import Grade, Problem, Pruned, Scores, Span, Trajectory
 
 Row = dict[str, Any]
@@ -143,10 +144,11 @@ class RunFolder:
         n = self.completions()
         for name in names[1:]:
             self.require_rows(name, n)
-        for rows in zip(*(read_rows(self.file(name)) for name in names), strict=True):
+        for i, rows in enumerate(zip(*(read_rows(self.file(name)) for name in names), strict=True), start=1):
             trajectory = trajectory_from_row(rows[0])
             for name, row in zip(names[1:], rows[1:], strict=True):
-                assert row["id"] == trajectory.id, f"{self.path}: a row of {name} belongs to another trajectory"
+                if row["id"] != trajectory.id:
+                    raise RunError(f"{self.file(name)} line {i} belongs to another row: remove that file")
                 trajectory = _with_column(trajectory, row)
             yield trajectory
 
@@ -184,12 +186,33 @@ class RunFolder:
         return file
 
 
+class StoredRow(dict[str, Any]):
+    """A row of one of our files; a field that it lacks is no bug but damage, named with its place."""
+
+    where: str
+
+    def __missing__(self, field: str) -> Any:
+        raise RunError(f"{self.where} is damaged: it has no {field!r}; remove that file to have it made again")
+
+
 def read_rows(file: Path) -> Iterator[Row]:
-    """The rows of one of our own JSONL files; a torn last line is not a row."""
-    with file.open(encoding="utf-8") as handle:
-        for line in handle:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    """The rows of one of our own JSONL files; a torn last line is not a row.
+
+    Raises:
+        RunError: the file cannot be read, or a line of it is damaged.
+    """
+    number = 0
+    try:
+        with file.open(encoding="utf-8") as handle:
+            for number, line in enumerate(handle, start=1):
+                if line.endswith("\n"):
+                    row = StoredRow(json.loads(line))
+                    row.where = f"{file} line {number}"
+                    yield row
+    except OSError as error:
+        raise RunError(f"{file} cannot be read: {error.strerror or error}") from None
+    except (ValueError, TypeError, RecursionError):  # no UTF-8, no JSON, no object
+        raise RunError(f"{file} line {max(number, 1)} is damaged: remove that file to have it made again") from None
 
 
 def dump_row(row: Row) -> str:
@@ -231,14 +254,19 @@ def trajectory_from_row(row: Row) -> Trajectory:
     """The inverse of `trajectory_row`.
 
     Raises:
-        RunError: a row of an older layout.
+        RunError: a row of an older layout, or a damaged one.
     """
     if not isinstance(row.get("cot"), list):
         raise RunError(f"row {row.get('id')!r} has the layout of an older tokenskip, which this one cannot read")
-    start, end = row["cot"]
-    output, grade = row["output"], row["grade"]
-    parts = {"head": output[:start], "cot": output[start:end], "tail": output[end:]}
-    return Trajectory(**{**row, **parts, "grade": Grade(**grade) if grade else None})
+    try:
+        start, end = row["cot"]
+        output, grade = row["output"], row["grade"]
+        parts = {"head": output[:start], "cot": output[start:end], "tail": output[end:]}
+        made = Trajectory(**{**row, **parts, "grade": Grade(**grade) if grade else None})
+        "".join((made.id, made.question, made.gold, made.cot))
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{getattr(row, 'where', 'a stored row')} is damaged: {error}") from None
+    return made
 
 
 def grade_row(trajectory: Trajectory) -> Row:

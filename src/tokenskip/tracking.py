@@ -1,5 +1,7 @@
 """Experiment trackers: where `train.report_to` sends the training's curve, and the results of the evaluation.
 
+Nothing else is reported to anybody: the usage reports of the libraries underneath are switched off.
+
     pip install 'tokenskip[tensorboard]'
     tokenskip run mine.yaml --set train.report_to=[tensorboard]      # then: tensorboard --logdir runs/mine/tracking
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +27,26 @@ from tokenskip.errors import ConfigError
 FOLDER = "tracking"
 PROJECT = "tokenskip"
 _DIRECTORY = "TENSORBOARD_LOGGING_DIR"  # where transformers' callback writes
+
+TELEMETRY = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, and through it TRL's trainers and datasets
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+"""Environment variable -> the value that switches usage reports off. A library reads its own when it is imported."""
+
+
+def switch_telemetry_off() -> None:
+    """Switch the libraries' usage reports off for this process and those it starts; a variable that is set stays."""
+    chosen = TELEMETRY.keys() & os.environ.keys()
+    for name, value in TELEMETRY.items():
+        os.environ.setdefault(name, value)
+    if not chosen:  # the general switch, which would overrule a library's own that the user has set
+        os.environ.setdefault("DO_NOT_TRACK", "1")
+    hub = sys.modules.get("huggingface_hub.constants")
+    if hub is not None and "HF_HUB_DISABLE_TELEMETRY" not in chosen:  # imported earlier: it has read its variable
+        hub.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
 
 
 def check_trackers(names: Sequence[str]) -> None:

@@ -196,6 +196,15 @@ class Refuses(Protocol):
 
 
 @runtime_checkable
+class ChecksOptions(Protocol):
+    """A backend's class that can say, before anything is asked or written, that an option cannot be used."""
+
+    def check_options(self, **options: Any) -> None:
+        """Raises ConfigError for a value of `generate.options` that is not allowed."""
+        ...
+
+
+@runtime_checkable
 class HoldsModel(Protocol):
     """A backend with the loaded model in this process, whose device times are reported with."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tokenskip.backends._journal import Journal
-from tokenskip.backends.hf import HfBackend, _row_sampler
+from tokenskip.backends.hf import HfBackend, _row_sampler, _uniforms
 from tokenskip.config import load_recipe
 from tokenskip.evaluation.evaluate import answering, timing
 from tokenskip.generation.generate import ask, repeat
@@ -30,7 +30,11 @@ def prompts_of(backend: HfBackend, problems: list[Problem]) -> list[Prompt]:
     return [Prompt(messages=(), token_ids=tuple(backend.tokenizer(one.question)["input_ids"])) for one in problems]
 
 
-def test_every_sample_is_another_text_whatever_the_batch_is(backend: HfBackend) -> None:
+@pytest.mark.parametrize("own_decoding", [True, False])
+def test_every_sample_is_another_text_whatever_the_batch_is(
+    backend: HfBackend, own_decoding: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenskip.backends._decode.can_decode", lambda _: own_decoding)
     problems = list(repeat([Problem(id="algebra#7", question="Tom has 12 apples.", gold="1")], 12))
     prompts = prompts_of(backend, problems)
     texts = [one.text for one in ask(problems, prompts, backend, SAMPLING)]
@@ -48,10 +52,10 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
 
     n = 4000
     likely = torch.tensor([0.5, 0.05, 0.3, 0.15])
-    prompts = [Prompt(messages=(), seed=seed) for seed in range(n)]
+    uniforms = [_uniforms(Prompt(messages=(), seed=seed), 0, 1, SAMPLING) for seed in range(n)]
 
     def drawn(**changes: Any) -> list[float]:
-        sampler = _row_sampler(prompts, 1, replace(SAMPLING, **changes))
+        sampler = _row_sampler(torch.stack(uniforms, 1), replace(SAMPLING, **changes))
         chosen = sampler(torch.zeros(n, 1), likely.log().expand(n, 4)).argmax(-1)
         return (torch.bincount(chosen, minlength=4) / n).tolist()
 

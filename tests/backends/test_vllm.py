@@ -25,7 +25,8 @@ from tokenskip.backends.hf import HfBackend
 from tokenskip.config import ModelConfig, PromptConfig, TaskConfig
 from tokenskip.embedded import adapter_path
 from tokenskip.models import load_model, load_tokenizer
-from tokenskip.prompts import Prompts, has_ratio_control
+from tokenskip.prompts import Prompts
+from tokenskip.serving.chat_template import has_ratio_control
 from tokenskip.serving.doctor import diagnose
 from tokenskip.tasks.embedded import EmbeddedTask
 from tokenskip.types import Completion, Prompt, Sampling

@@ -244,7 +244,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch: Any, capsys: Any, chains: P
 
     monkeypatch.setattr("tokenskip.commands.files.grade_file", interrupted)
     assert call(monkeypatch, "grade", chains, "-o", tmp_path / "out.jsonl") == 130
-    assert "everything computed is kept: the same command goes on from here" in capsys.readouterr().err
+    assert "everything computed is kept: the same command continues from here" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there_is_one_line(

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from architectures import family_model
 from scripted_runs import ChainBackend, recipe, write_problems
 
 from tokenskip import cli, pipeline
 from tokenskip.config import RunConfig, load_recipe
+from tokenskip.recipes import read_recipe_file
 from tokenskip.store import read_rows
 
 RECIPES = {file.stem: file for file in sorted((Path(cli.__file__).parent / "recipes").glob("*.yaml"))}
@@ -98,7 +98,7 @@ class FormattedBackend(ChainBackend):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_recipe_goes_end_to_end_on_its_architecture(name: str, tmp_path: Path) -> None:
     """The recipe's prompt, format, pruning and training; only sizes, answers, compressor and model are changed."""
-    values = yaml.safe_load(RECIPES[name].read_text(encoding="utf-8"))
+    values = read_recipe_file(RECIPES[name])
     train, test = write_problems(tmp_path, 24, 4)
     values["model"] = {"path": str(family_model(FAMILIES[name], tmp_path / "model")), "device": "cpu"}
     values["task"] = {"name": "jsonl", "train": str(train), "test": str(test), "options": {"numeric": True}}
@@ -120,3 +120,85 @@ def test_every_recipe_goes_end_to_end_on_its_architecture(name: str, tmp_path: P
         assert ("</think>" in answer) == (name in THINKING)
         assert eos not in row["prompt"][-1]["content"]  # the template puts it there
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_a_recipe_that_extends_another_says_only_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        "extends: paper\nname: base\ntrain: {learning_rate: 5e-5, trainer: {max_steps: 3}}\nseed: 1e1\n"
+    )
+    (tmp_path / "sub").mkdir()
+    mine = tmp_path / "sub" / "mine.yaml"
+    mine.write_text(
+        "extends: ../base.yaml\nname: mine\ntrain: {epochs: 1, trainer: {bf16: false}}\nprune: {ratios: [.5]}\n"
+    )
+    config, paper = load_recipe(mine), load_recipe(RECIPES["paper"])
+    assert (config.name, config.seed) == ("mine", 10)
+    assert config.train == paper.train.model_copy(update={"epochs": 1.0, "trainer": {"max_steps": 3, "bf16": False}})
+    assert config.prune.ratios == (0.5,)
+    assert (config.prompt, config.score) == (paper.prompt, paper.score)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("extends: papper", "unknown recipe 'papper' (did you mean 'paper'?)"),
+        ("extends: other.yaml", "unknown recipe 'other.yaml'"),
+        ("extends: [paper]", "extends takes one recipe"),
+        ("extends: null", "extends takes one recipe"),
+        ("extends: mine.yaml", "recipes extend each other in a circle: mine.yaml -> mine.yaml"),
+        ("extends: bad.yaml", "bad.yaml cannot be read as YAML"),
+        ("extends: two.yaml", "in a circle: mine.yaml -> two.yaml -> mine.yaml"),
+    ],
+)
+def test_what_cannot_be_extended_is_one_line(text: str, line: str, tmp_path: Path) -> None:
+    from tokenskip.errors import ConfigError
+
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "two.yaml").write_text("extends: mine.yaml")
+    (tmp_path / "bad.yaml").write_text("{[")
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(tmp_path / "mine.yaml")
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("5e-5", 5e-5), ("1.5E+3", 1500.0), (".5", 0.5), ("5.", 5.0), ("-2e3", -2000.0), ("12", 12), ("'5e-5'", "5e-5")],
+)
+def test_numbers_are_those_of_yaml_12(text: str, value: object, tmp_path: Path) -> None:
+    from tokenskip.recipes import read_value
+
+    read = read_value(f"[{text}]")[0]
+    assert (read, type(read)) == (value, type(value))
+
+
+def test_thinking_recipes_decode_as_their_makers_advise_in_both_stages() -> None:
+    for name in THINKING:
+        config = load_recipe(RECIPES[name])
+        for section in (config.generate, config.evaluate):
+            assert (section.temperature, section.top_p) == (0.6, 0.95)
+        assert config.evaluate.samples > 1
+
+
+def test_a_dry_run_warns_where_generate_samples_and_evaluate_is_greedy(
+    monkeypatch: Any, capsys: Any, tmp_path: Path, model_folder: Path
+) -> None:
+    file = recipe(tmp_path, model_folder)
+    assert "decodes greedily" not in dry_run(monkeypatch, capsys, file)
+    shown = dry_run(monkeypatch, capsys, file, "--set", "generate.temperature=0.6")
+    assert "! generate samples and evaluate decodes greedily" in shown
+
+
+def test_the_preview_is_the_row_that_is_trained_on(
+    monkeypatch: Any, capsys: Any, tmp_path: Path, model_folder: Path
+) -> None:
+    for answer, ending in (
+        ("boxed", "The final answer is \\boxed{9}.<eos>"),
+        ("trigger", "The final answer is 9.<eos>"),
+        ("think", "</think>The final answer is \\boxed{9}.<eos>"),
+    ):
+        shown = dry_run(monkeypatch, capsys, recipe(tmp_path, model_folder), "--set", f"prompt.answer={answer}")
+        flat = "".join(line.strip("│ ") for line in shown.splitlines())
+        assert re.search(re.escape(ending).replace("9", r"\d+"), flat), flat[-800:]
+        assert "… chain of thought …" in shown

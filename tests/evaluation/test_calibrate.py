@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import isotonic_regression
 from scripted_runs import recipe
 
 from tokenskip import cli, pipeline
@@ -20,7 +18,7 @@ from tokenskip.config import load_recipe
 from tokenskip.errors import ConfigError, StageError
 from tokenskip.evaluation.calibrate import asked_ratios, calibrate, default_grid, development_problems
 from tokenskip.prompts import add_ratio_control, set_ratio_map
-from tokenskip.ratio import RatioMap, fit, isotonic, read, understood
+from tokenskip.ratio import RatioMap, fit, read, understood
 from tokenskip.types import Completion, Prompt, Sampling
 
 ASK = [{"role": "user", "content": "How many?"}]
@@ -48,11 +46,6 @@ class BentDial:
             share = int(f"{prompt.ratio:g}"[-1]) / 10
         text = "So" * round(100 * share) + "\nThe final answer is 3."
         return Completion(text=text, n_tokens=len(self.tokenizer(text)["input_ids"]))
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-def test_isotonic_agrees_with_scipy(values: list[float]) -> None:
-    assert isotonic(values) == pytest.approx(list(isotonic_regression(np.array(values)).x), abs=1e-12)
 
 
 def test_a_map_by_hand() -> None:

@@ -37,14 +37,13 @@ def graded(text: str, finish: Finish = "length", gold: str = "12", answer: str =
         ("5 + 7 = 12.\n\nIt is \\boxed{12}. And now", "boxed", True),
         ("5 + 7 = 12.\n\nIt is \\boxed{12", "boxed", None),
         ("5 + 7 = 12.\n</think>\n\nThe final answer is 12.\n\nNow let", "think", True),
-        ("5 + 7 = 12. The final answer is 12.\n\nNow let us", "think", None),
     ],
 )
 def test_the_cap_alone_is_no_verdict(text: str, answer: str, correct: bool | None) -> None:
     one = graded(text, answer=answer)
     assert one.grade is not None
     assert one.grade.correct is correct
-    assert one.dropped == ("incorrect" if correct is False else "truncated"), "nothing without an end is trained on"
+    assert one.dropped == "truncated", "nothing without an end is trained on"
     assert one.head + one.cot + one.tail == text
 
 

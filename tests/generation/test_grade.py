@@ -17,7 +17,7 @@ from tokenskip.errors import DataError
 from tokenskip.generation import answers
 from tokenskip.generation.answers import compare, extract_answer, extract_boxed, normalise, parse_number
 from tokenskip.generation.grade import grade_rows, grade_trajectory
-from tokenskip.generation.math_verify import MathVerifier, close_verifier, verifier
+from tokenskip.generation.math_verify import MathVerify, close_math_verify, math_verify
 from tokenskip.tasks.gsm8k import Gsm8k
 from tokenskip.tasks.math500 import Math500
 from tokenskip.types import Trajectory
@@ -26,7 +26,7 @@ from tokenskip.types import Trajectory
 @pytest.fixture(autouse=True, scope="module")
 def _no_process_is_left() -> Iterator[None]:
     yield
-    close_verifier()
+    close_math_verify()
 
 
 @pytest.mark.parametrize(
@@ -40,15 +40,16 @@ def _no_process_is_left() -> Iterator[None]:
         ("\\$18.50", "18.5", "equal number"),
         ("18 dollars", "18", "equal number"),
         ("60 miles per hour", "60", "equal number"),
-        ("20%", "20", "equal number"),
+        ("20%", "20\\%", "equal text"),
         ("20\\%", "0.2", "equal number"),
+        ("20", "20%", "equal number"),
         ("−3", "-3", "equal text"),
         ("0.5", "\\frac12", "equal number"),
         ("9/5", "1\\frac{4}{5}", "equal number"),
         (".35625", "0.35625", "equal number"),
         ("\\dfrac{17}{50}", "\\frac{17}{50}", "equal text"),
         ("90", "90^\\circ", "equal text"),
-        ("10080", "10,\\!080", "equal text"),
+        ("10080", "10,\\!080", "equal number"),
         ("15", "15\\mbox{ cm}^2", "equal number"),
         ("Evelyn", "\\text{Evelyn}", "equal text"),
         ("C", "\\text{(C)}", "equal text"),
@@ -56,7 +57,7 @@ def _no_process_is_left() -> Iterator[None]:
         ("4210_5", "4210_{5}", "equal number"),
         ("(b+2)(a+5)", "(a+5)(b+2)", "math-verify"),
         ("5", "x=5", "math-verify"),
-        ("7, 5, 3", "3, 5, 7", "math-verify"),
+        ("7, 5, 3", "3, 5, 7", "equal list"),
         ("\\frac{\\sqrt{3}}{3}", "\\frac{1}{\\sqrt 3}", "math-verify"),
         ("[-2,7]", "x \\in [-2,7]", "math-verify"),
         ("\\begin{pmatrix} -1/3 \\\\ 2/3 \\end{pmatrix}", "\\begin{pmatrix} -\\frac13 \\\\ \\frac23 \\end{pmatrix}",
@@ -73,6 +74,7 @@ def test_equal(answer: str, gold: str, reason: str) -> None:
     [
         ("73", "72"),
         ("-72", "72"),
+        ("20%", "20"),
         ("7 2", "72"),
         ("0.333", "\\frac{1}{3}"),
         ("tea", "\\text{eat}"),
@@ -95,7 +97,7 @@ def test_different(answer: str, gold: str) -> None:
 
 
 def test_a_power_tower_takes_the_limit_and_the_next_answer_is_graded() -> None:
-    slow = MathVerifier(limit_s=1.0)
+    slow = MathVerify(limit_s=1.0)
     try:
         assert slow.equal("x", "y") is False
         process = slow._process
@@ -110,7 +112,7 @@ def test_a_power_tower_takes_the_limit_and_the_next_answer_is_graded() -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "ITIMER_PROF"), reason="this system has no timers of CPU time")
 def test_the_limit_is_cpu_time() -> None:
-    own = MathVerifier(limit_s=0.5)
+    own = MathVerify(limit_s=0.5)
     try:
         assert own.equal("b+a", "a+b") is True
         process = own._process
@@ -125,7 +127,7 @@ def test_the_limit_is_cpu_time() -> None:
 
 
 def test_a_killed_worker_costs_one_answer() -> None:
-    own = MathVerifier()
+    own = MathVerify()
     try:
         assert own.equal("b+a", "a+b") is True
         assert own._process is not None
@@ -140,8 +142,8 @@ def test_a_killed_worker_costs_one_answer() -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start the worker, then give it half a second."""
-    assert verifier().equal("b+a", "a+b") is True
-    monkeypatch.setattr(verifier(), "limit_s", 0.5)
+    assert math_verify().equal("b+a", "a+b") is True
+    monkeypatch.setattr(math_verify(), "limit_s", 0.5)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -198,8 +200,8 @@ def test_the_worker_does_not_import_torch_and_its_parent_neither() -> None:
     assert "torch" not in Path(answers.__file__).with_name("math_verify_worker.py").read_text(encoding="utf-8")
 
 
-def test_one_verifier_a_process() -> None:
-    assert verifier() is verifier()
+def test_one_math_verify_process() -> None:
+    assert math_verify() is math_verify()
 
 
 @pytest.mark.parametrize(
@@ -223,12 +225,12 @@ def test_boxes(text: str, expected: str | None) -> None:
     [
         ("\nSo, the final answer is $17$.", "17", "17"),
         (" The final answer is 12 + 5 = 17 apples.", "17", "12 + 5 = 17 apples"),
-        ("The final answer is: **1,450** dollars", "1,450", "1,450** dollars"),
+        ("The final answer is: **1,450** dollars", "1,450", "1,450 dollars"),
         ("The final answer is -3.5.", "-3.5", "-3.5"),
         ("The final answer is \\[\n\\boxed{17}\n\\]", "17", "17"),
         ("5 in all.\n#### 72", "72", "72"),
         ("\n</think>\n\n17", "17", "17"),
-        ("In total 3 + 4 is 7 apples.", "7", "In total 3 + 4 is 7 apples"),
+        ("In total 3 + 4 is 7 apples.", "7", "7 apples"),
         ("Answer: x = 5. I hope it is correct.", "5", "x = 5"),
         ("The answer is 72 or 73", "72 or 73", "72 or 73"),
         ("The final answer is", None, "The final answer is"),
@@ -240,8 +242,9 @@ def test_extraction(text: str, number: str | None, other: str | None) -> None:
     assert extract_answer(text) == other
 
 
-def test_own_trigger_goes_first() -> None:
-    assert extract_answer("\\boxed{1} Résultat: 2\n#### 3", trigger="résultat", numeric=True) == "2"
+def test_ones_own_trigger_is_a_marker_as_the_others_are() -> None:
+    assert extract_answer("\\boxed{1}\n#### 3\nVerdict: 2", trigger="verdict", numeric=True) == "2"
+    assert extract_answer("\\boxed{1} Verdict: 2\n#### 3", trigger="verdict", numeric=True) == "3"
 
 
 LATEX = [

@@ -79,7 +79,7 @@ def test_an_opening_tag_in_the_output_is_not_part_of_the_chain(opening: str) -> 
         (TRIGGER, "12 + 5 = 17.", "stop", "no answer"),
         (BOXED, "So it is 17.", "stop", "no answer"),
         (THINK, "Hm, 12 + 5 =", "length", "truncated"),
-        (THINK, "Hm, 17. Done.", "stop", "truncated: <think> is not closed"),
+        (THINK, "Hm, 17. Done.", "stop", "no answer: the thought is not closed"),
         (TRIGGER, "", "error", "no answer"),
     ],
 )

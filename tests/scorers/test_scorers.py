@@ -318,3 +318,51 @@ def test_random_depends_on_the_id_and_the_seed_alone():
 @pytest.mark.parametrize("name", sorted(SCORERS))
 def test_every_named_scorer_loads_and_knows_its_name(name):
     assert load("scorer", name, SCORERS).name == name
+
+
+class _Letters:
+    """A tokenizer that gives every character a token; only what `encode` asks for."""
+
+    is_fast = True
+    bos_token_id = eos_token_id = None
+
+    def __call__(self, text, **_):
+        return {"input_ids": [ord(c) for c in text], "offset_mapping": [(i, i + 1) for i in range(len(text))]}
+
+    def decode(self, ids):
+        return "".join(map(chr, ids))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "head"),
+    [
+        ("<user>Q<assistant><think>\n", ""),  # the template opens the block (DeepSeek-R1)
+        ("<user>Q<assistant>", "<think>\n"),  # the model writes the tag (Qwen3)
+        ("<user>Q<assistant><think>\n", "<think>\n"),  # the scorer's template opens what the target wrote itself
+        ("<user>Q<assistant><think>", "<think>\n"),
+    ],
+)
+def test_a_think_tag_is_scored_once(prompt, head):
+    item = replace(TRAJECTORIES[0], head=head)
+    encoded = encode(item, _Letters(), lambda _: [ord(c) for c in prompt])
+    text = "".join(map(chr, encoded.ids))
+    assert text.count("<think>") == 1
+    assert text.endswith(item.cot + item.tail)
+    assert text[encoded.n_prompt :] == encoded.text
+
+
+def test_the_head_is_the_scorers_to_add(monkeypatch, tokenizer):
+    """What `plugins` renders is the prompt alone: with the head in it as well, the tag was scored twice."""
+    from tokenskip import plugins
+    from tokenskip.config import RunConfig
+    from tokenskip.models import load_tokenizer
+    from tokenskip.prompts import Prompts
+
+    config = RunConfig()
+    prompts = Prompts(load_tokenizer(config.model), config.prompt)
+    monkeypatch.setattr(plugins, "load_model", lambda *_: None)
+    given = plugins._causal_model(config, prompts)
+    item = replace(TRAJECTORIES[0], head="<think>\n")
+    assert given["render"](item) == list(prompts.prompt(item.question).token_ids)
+    ids = encode(item, given["tokenizer"], given["render"]).ids
+    assert given["tokenizer"].decode(ids).count("<think>") == 1

@@ -16,7 +16,8 @@ from scripted_runs import recipe
 from tokenskip import pipeline
 from tokenskip.config import load_recipe
 from tokenskip.errors import ConfigError, RunError, StageError
-from tokenskip.prompts import Prompts, add_ratio_control, mark_question
+from tokenskip.prompts import Prompts
+from tokenskip.serving.chat_template import add_ratio_control, mark_question
 from tokenskip.serving.export import FORMATS, export
 from tokenskip.store import read_rows
 from tokenskip.training.train import tokenise_row
@@ -110,7 +111,7 @@ def test_mistakes(run: Path, tmp_path: Path) -> None:
         export(run, "alpacca", tmp_path / "out")
     with pytest.raises(RunError, match="is not a run folder"):
         export(tmp_path, "trl", tmp_path / "out")
-    with pytest.raises(RunError, match="is there already"):
+    with pytest.raises(RunError, match="exists: choose another -o"):
         export(run, "trl", tmp_path)
     (tmp_path / "config.json").write_text((run / "config.json").read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(StageError, match="tokenskip prune"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 from browser import CHROMIUM, Browser
 from chat_server import ChatServer, serving
+from hostile_server import Hostile, garbage, hostile, status
 from scripted_runs import ChainBackend
 
 from tokenskip import cli
@@ -169,6 +172,100 @@ def test_a_server_that_fails_is_shown_in_its_column(chat: ChatServer) -> None:
     *_, (left, _, saved) = answers(asked, QUESTION, 0.5)
     assert "trouble 400" in left
     assert "No comparison" in saved
+
+
+def streamed(n: int, pause_s: float = 0.0) -> Any:
+    """A chat server's stream of `n` words; as fast as it goes, or with a pause after each."""
+
+    def send(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.end_headers()
+        handler.close_connection = True
+        for k in range(n):
+            event = {"choices": [{"delta": {"content": f" word{k % 10}"}, "finish_reason": None}]}
+            handler.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+            time.sleep(pause_s)
+        handler.wfile.write(b"data: [DONE]\n\n")
+
+    return send
+
+
+def on_server(server: Hostile) -> Ground:
+    return remote(server.url, "tiny", None, None, None, [])
+
+
+def diagnosable(stream: Any) -> Any:
+    return lambda path, body: stream if body and body.get("stream") else {"usage": {"prompt_tokens": 5}}
+
+
+def test_traffic_grows_with_the_answer_and_not_with_its_square() -> None:
+    sizes = []
+    for n in (2000, 8000):
+        with hostile(diagnosable(streamed(n))) as server:
+            frames = list(answers(on_server(server), QUESTION, 0.5))
+        assert frames[-1][0].count("word") == n
+        sizes.append(sum(len(text) for frame in frames for text in frame))
+    assert sizes[1] < 8 * sizes[0]
+    assert sizes[1] < 2_000_000
+
+
+@pytest.mark.parametrize("pause_s", [0.01, 20.0])
+def test_a_page_that_is_closed_ends_the_work(pause_s: float) -> None:
+    """Also where the server has gone silent."""
+    with hostile(diagnosable(streamed(100_000, pause_s))) as server:
+        frames = answers(on_server(server), QUESTION, 0.5)
+        next(frames)
+        before = threading.active_count()
+        frames.close()
+        end = time.monotonic() + 8
+        while any(thread.name.startswith("answer") for thread in threading.enumerate()) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not any(thread.name.startswith("answer") for thread in threading.enumerate()), before
+        assert pause_s > 1 or server.ended.wait(5)  # a silent server finds out when it writes again
+
+
+def test_a_silent_server_keeps_the_page_alive() -> None:
+    with hostile(diagnosable(streamed(5, 20.0))) as server:
+        frames = answers(on_server(server), QUESTION, 0.5)
+        start = time.monotonic()
+        for _ in range(3):
+            next(frames)
+        frames.close()
+    assert time.monotonic() - start < 15
+
+
+def test_a_key_that_is_repeated_in_pieces_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-SECRETKEY1")
+
+    def send(handler: Any) -> None:
+        events = [{"choices": [{"delta": {"content": piece}}]} for piece in ("it is sk-SEC", "RETKEY1, ", "yes")]
+        raw = "".join(f"data: {json.dumps(event)}\n\n" for event in events).encode()
+        handler.whole(raw, Content_Type="text/event-stream")
+
+    with hostile(diagnosable(send)) as server:
+        *_, (left, right, _) = answers(on_server(server), QUESTION, 0.5)
+    assert "it is [OPENAI_API_KEY], yes" in left
+    assert "SECRET" not in left + right
+
+
+@pytest.mark.parametrize(
+    ("stream", "shown"),
+    [
+        (status(400, {"error": {"message": "out of credit"}}), "out of credit"),
+        ({"error": {"message": "out of credit"}}, "out of credit"),
+        (lambda handler: handler.whole(b"data: [1]\n\n", Content_Type="text/event-stream"), "without choices"),
+        (lambda handler: handler.whole(b"data: {\n\n", Content_Type="text/event-stream"), "not JSON"),
+        (status(302, {}, Location="http://evil.example/"), "redirects to"),
+        (garbage, "no whole reply"),
+        ({"choices": [{"message": {"content": "Whole. The final answer is 3."}}]}, "The final answer is 3."),
+    ],
+)
+def test_an_odd_stream_is_shown_in_its_column(stream: Any, shown: str) -> None:
+    with hostile(diagnosable(stream)) as server:
+        *_, (left, right, _) = answers(on_server(server), QUESTION, 0.5)
+    assert shown in left
+    assert shown in right
 
 
 def test_mistakes_are_one_line(

@@ -11,7 +11,7 @@ import pytest
 from tokenskip.config import TaskConfig
 from tokenskip.errors import ConfigError, DataError
 from tokenskip.generation.answers import normalise
-from tokenskip.generation.math_verify import close_verifier
+from tokenskip.generation.math_verify import close_math_verify
 from tokenskip.jsonl import read_jsonl
 from tokenskip.plugins import TASKS, load
 from tokenskip.tasks.choice import Choice
@@ -27,7 +27,7 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the GSM8K and MATH-50
 @pytest.fixture(autouse=True, scope="module")
 def _no_process_is_left() -> Iterator[None]:
     yield
-    close_verifier()
+    close_math_verify()
 
 
 @needs_data
@@ -237,7 +237,7 @@ def test_a_split_without_a_source(name: str) -> None:
 
 def test_a_gsm8k_row_without_an_answer(tmp_path: Path) -> None:
     source = write(tmp_path / "mine.jsonl", {"question": "?", "answer": "5"}, {"question": "?", "answer": "five, say"})
-    with pytest.raises(DataError, match="line 2: field 'answer' holds no answer"):
+    with pytest.raises(DataError, match="line 2: field 'answer' holds no number"):
         list(Gsm8k(TaskConfig(name="gsm8k", test=source)).problems("test"))
 
 
@@ -333,7 +333,8 @@ def test_a_letter_is_found_only_where_it_is_the_answer(tail: str, letter: str | 
         ({"choices": "A or B"}, "field 'choices' must be a list of choices"),
         ({"choices": ["one"]}, "2 to 26 choices"),
         ({"choices": {"label": ["A"], "text": ["x", "y"]}}, "a label for each"),
-        ({"answer": 4}, "gold answer '4' is none of A, B, C, D"),
+        ({"answer": -1}, "gold answer '-1' is none of A, B, C, D"),
+        ({"answer": "4"}, "gold answer '4' is none of A, B, C, D"),
         ({"answer": "E"}, "gold answer 'E' is none of A, B, C, D"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,14 +20,14 @@ class Journal:
         self.file = folder / f"{name}.jsonl" if folder else None
 
     def read(self) -> dict[str, Completion]:
-        """What is known already; a torn last line is not."""
+        """What is known already; a torn last line is not, nor a row that is no answer."""
         if self.file is None or not repair(self.file):
             return {}
-        known = {row["key"]: row["completion"] for row in read_rows(self.file)}
-        return {
-            key: Completion(**{**fields, "token_ids": tuple(fields["token_ids"]), "resumed": True})
-            for key, fields in known.items()
-        }
+        known = {}
+        for row in read_rows(self.file):
+            with suppress(KeyError, TypeError):
+                known[row["key"]] = Completion(**{**row["completion"], "token_ids": (), "resumed": True})
+        return known
 
     def note(self, key: str, completion: Completion) -> None:
         """Keep one answer."""

@@ -1,12 +1,11 @@
 """Any OpenAI-compatible server as a backend: vLLM, SGLang, transformers serve, llama.cpp, a hosted API.
 
-    pip install 'tokenskip[openai]'
     tokenskip run mine.yaml --set generate.backend=openai --set generate.options.url=http://localhost:8000
 
 Prompts go as chat turns, the ratio as `chat_template_kwargs`; the first short prompt's `usage` tells whether the server
 wrote the ratio into it. With `endpoint: completions`, and for a prompt whose answer has begun, our own token ids go to
-`/v1/completions`. Up to `concurrency` requests are under way; the client repeats one after 408, 409, 429, 5xx, a lost
-connection or a timeout, `retries` times, 0.5 s apart and doubling up to 8 s, or as long as the server says.
+`/v1/completions`. Up to `concurrency` requests are under way, each repeated and bounded as `client.Client` says;
+`timeout_s` is for a whole answer.
 
 A request that still fails becomes an error record. A server that is gone, or fails `GIVE_UP_AFTER` requests in a row,
 ends the run with one line: what was answered is kept on disk, and the same command goes on from there.
@@ -19,24 +18,28 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import openai
-
 from tokenskip.arms import Arm, round_number
+from tokenskip.backends import _replies as replies
 from tokenskip.backends._journal import Journal
-from tokenskip.client import KEY_VARIABLE, base_url, check_served
+from tokenskip.client import KEY_VARIABLE, Client, NoReply, base_url, check_served, run
 from tokenskip.errors import BackendError, ConfigError
 from tokenskip.prompts import ratio_kwargs
+from tokenskip.ratio import UNMAPPED
+from tokenskip.ratio import read as read_map
+from tokenskip.store import ADAPTER
+from tokenskip.terminal import one_line
 from tokenskip.types import Completion, Finish, Prompt, Sampling
 
 GIVE_UP_AFTER = 8
 """Requests that fail one after the other, none answered in between: the server's fault, not a prompt's."""
 
 Served = str | Mapping[str, str] | None
+_Keyed = tuple[str, Prompt, Sampling, int]
+"""A prompt with its key in the journal, its sampling and its place in the window."""
 WEIGHTS = ("base", "adapter", "control", "full_chain", "longer")
 _SERVED_AS = {"tokenskip": "adapter", "random": "control"}
 
@@ -58,6 +61,7 @@ class OpenAIBackend:
         tokenizer: Any,
         adapter: Path | None = None,
         journal: Path | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
         *,
         url: str | None = None,
         served: Served = None,
@@ -67,10 +71,15 @@ class OpenAIBackend:
         timeout_s: float = 600.0,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        if endpoint not in ("chat", "completions"):
-            raise ConfigError(f"generate.options.endpoint is chat or completions; given: {endpoint!r}")
-        if concurrency < 1 or retries < 0 or timeout_s <= 0:
-            raise ConfigError("generate.options: concurrency and timeout_s are above 0, retries is not below 0")
+        self.check_options(
+            url=url,
+            served=served,
+            endpoint=endpoint,
+            concurrency=concurrency,
+            retries=retries,
+            timeout_s=timeout_s,
+            extra=extra,
+        )
         weights = _weights_of(adapter)
         name = _served_names(path, served).get(weights)
         if name is None:
@@ -81,10 +90,44 @@ class OpenAIBackend:
         self.tokenizer, self.endpoint, self.concurrency = tokenizer, endpoint, concurrency
         self.retries, self.timeout_s, self.extra = retries, timeout_s, dict(extra or {})
         self.journal = journal
+        self._unmapped = _switch_off_map(journal.parent / ADAPTER if journal else adapter)
+        self.template_kwargs = dict(template_kwargs or {})
         self._form: Literal["ids", "text"] | None = None  # how the server takes a prompt of ours; found by asking
-        self._ratio_is_heard = False
+        self._ratio_is_honoured = False
         self._failed_in_a_row, self._answered = 0, False
         check_served(self.url, self.model)
+
+    @staticmethod
+    def check_options(
+        *,
+        url: Any = None,
+        served: Any = None,
+        endpoint: Any = "chat",
+        concurrency: Any = 16,
+        retries: Any = 6,
+        timeout_s: Any = 600.0,
+        extra: Any = None,
+    ) -> None:
+        """Raises ConfigError for an option that cannot be used, before anything is asked or written."""
+        if endpoint not in ("chat", "completions"):
+            raise ConfigError(f"generate.options.endpoint is chat or completions; given: {endpoint!r}")
+        numbers = {"concurrency": (concurrency, 1), "retries": (retries, 0), "timeout_s": (timeout_s, 0.001)}
+        for name, (value, least) in numbers.items():
+            allowed = (int, float) if name == "timeout_s" else (int,)
+            if isinstance(value, bool) or not isinstance(value, allowed) or not least <= value < 1e9:
+                raise ConfigError(f"generate.options.{name} is a number, at least {least:g}; given: {value!r}")
+        if not isinstance(served, (str, Mapping, type(None))) or not isinstance(extra, (Mapping, type(None))):
+            raise ConfigError("generate.options: served is a name or names per weights, extra is {field: value}")
+        names = [served] if isinstance(served, str) else list((served or {}).values())
+        if not all(isinstance(name, str) for name in names):
+            raise ConfigError("generate.options.served: a name on a server is text")
+        for address in [url, *(f"http{name.partition('@http')[2]}" for name in names if "@http" in name)]:
+            if not isinstance(address, (str, type(None))):
+                raise ConfigError(
+                    f"generate.options.url is an address such as http://localhost:8000; given: {address!r}"
+                )
+            if address is not None:
+                base_url(address)
 
     @staticmethod
     def refuses(arm: Arm, path: str, *, served: Served = None, **_: Any) -> str | None:
@@ -106,7 +149,7 @@ class OpenAIBackend:
         known = journal.read()
         missing = [i for i, key in enumerate(keys) if key not in known]
         if missing:
-            fresh = _run(self._ask_all(journal, [(keys[i], prompts[i], sampling, i) for i in missing]))
+            fresh = run(self._ask_all(journal, [(keys[i], prompts[i], sampling, i) for i in missing]))
             known |= {keys[i]: completion for i, completion in zip(missing, fresh, strict=True)}
         journal.clear()
         return [known[key] for key in keys]
@@ -114,13 +157,12 @@ class OpenAIBackend:
     def close(self) -> None:
         """Nothing to free: connections end with each call of `generate`."""
 
-    async def _ask_all(self, journal: Journal, asked: Sequence[tuple[str, Prompt, Sampling, int]]) -> list[Completion]:
+    async def _ask_all(
+        self, journal: Journal, missing: Sequence[tuple[str, Prompt, Sampling, int]]
+    ) -> list[Completion]:
         gate = asyncio.Semaphore(self.concurrency)
-        key = os.environ.get(KEY_VARIABLE, "none")
-        async with openai.AsyncOpenAI(
-            base_url=self.url, api_key=key, max_retries=self.retries, timeout=self.timeout_s
-        ) as client:
-            raw = [prompt for _, prompt, _, _ in asked if self._is_raw(prompt)]
+        async with Client(timeout_s=self.timeout_s, retries=self.retries, concurrency=self.concurrency) as client:
+            raw = [prompt for _, prompt, _, _ in missing if self._is_raw(prompt)]
             if raw and self._form is None:
                 self._form = await self._probe(client, raw[0])
 
@@ -131,7 +173,7 @@ class OpenAIBackend:
                     journal.note(key, completion)
                 return completion
 
-            tasks = [asyncio.create_task(one(*each)) for each in asked]
+            tasks = [asyncio.create_task(one(*each)) for each in missing]
             try:
                 done = await asyncio.gather(*tasks)
             finally:
@@ -142,33 +184,39 @@ class OpenAIBackend:
             raise BackendError(f"{self.url} answered none of {len(done)} requests: {done[0].error}")
         return done
 
-    async def _ask(self, client: Any, prompt: Prompt, sampling: Sampling, i: int) -> Completion:
+    async def _ask(self, client: Client, prompt: Prompt, sampling: Sampling, i: int) -> Completion:
         """One answer, or why there is none; BackendError for what repeating or the next prompt cannot mend."""
         try:
-            if self._is_raw(prompt):
-                reply = await client.completions.create(**self._raw_payload(prompt, sampling, i))
-            else:
-                reply = await client.chat.completions.create(**self._chat_payload(prompt, sampling, i))
-        except openai.APITimeoutError:
-            return self._failed(f"no answer in {self.timeout_s:g} s", count=True)
-        except openai.APIConnectionError as error:
-            raise BackendError(
-                f"the server at {self.url} is gone ({error.__cause__ or error}): what it answered is kept; "
-                "start it again, and the same command goes on from here"
-            ) from None
-        except openai.APIStatusError as error:
-            said = f"HTTP {error.status_code}: {_one_line(error.message.rpartition(' - ')[2])}"
-            if error.status_code in (401, 403, 404):
-                hint = f" ({KEY_VARIABLE} holds the key)" if error.status_code != 404 else ""
-                raise BackendError(f"{self.url} refuses {self.model!r}: {said}{hint}") from None
-            return self._failed(said, count=error.status_code >= 429)
-        except (openai.APIError, ValueError) as error:  # a reply that is not what an OpenAI server sends
-            return self._failed(f"unreadable reply: {_one_line(str(error))}", count=True)
-        if not getattr(reply, "choices", None):
-            return self._failed("a reply without choices, as no OpenAI-compatible server sends it", count=True)
+            reply = await client.ask(*self._request(prompt, sampling, i))
+        except NoReply as error:
+            if error.gone:
+                raise self._gone(error) from None
+            return self._failed(str(error), count=True)
+        if reply.status != 200:
+            message = f"HTTP {reply.status}: {reply.message}"
+            if reply.status in (401, 403, 404):
+                hint = f" ({KEY_VARIABLE} holds the key)" if reply.status != 404 else ""
+                raise BackendError(f"{self.url} refuses {self.model!r}: {message}{hint}")
+            return self._failed(message, count=reply.status >= 429)
+        try:
+            answer = replies.answer(reply.body)
+        except replies.OddReply as error:
+            return self._failed(str(error), count=True)
         self._failed_in_a_row, self._answered = 0, True
-        self._check_ratio(prompt, reply)
-        return self._completion(reply)
+        self._check_ratio(prompt, replies.tokens(reply.body, "prompt_tokens"))
+        return self._completion(answer)
+
+    def _request(self, prompt: Prompt, sampling: Sampling, i: int) -> tuple[str, dict[str, Any]]:
+        """Address and body of a prompt's request."""
+        if self._is_raw(prompt):
+            return f"{self.url}/completions", self._raw_payload(prompt, sampling, i)
+        return f"{self.url}/chat/completions", self._chat_payload(prompt, sampling, i)
+
+    def _gone(self, error: NoReply) -> BackendError:
+        return BackendError(
+            f"the server at {self.url} is gone ({error}): what it answered is kept; start it again, and the same "
+            "command goes on from here"
+        )
 
     def _failed(self, error: str, *, count: bool) -> Completion:
         self._failed_in_a_row += count
@@ -179,49 +227,49 @@ class OpenAIBackend:
             )
         return Completion(text="", n_tokens=0, finish="error", error=error)
 
-    def _completion(self, reply: Any) -> Completion:
-        choice = reply.choices[0]
-        text: str | None = choice.text if hasattr(choice, "text") else _message_text(choice.message)
-        if text is None or choice.finish_reason not in ("stop", "length", None):
-            error = f"no text came back (finish_reason {choice.finish_reason})"
-            return Completion(text=text or "", n_tokens=0, finish="error", error=error)
-        text = text.encode("utf-8", "replace").decode()  # JSON can hold half a character; no file and no tokenizer can
-        finish: Finish = "length" if choice.finish_reason == "length" else "stop"
-        return Completion(text=text, n_tokens=len(self._ids(text)), finish=finish)
+    def _completion(self, answer: replies.Answer) -> Completion:
+        if answer.text is None or not answer.ended:
+            error = f"no text came back (finish_reason {one_line(answer.finish, 80)})"
+            return Completion(text=answer.text or "", n_tokens=0, finish="error", error=error)
+        finish: Finish = "length" if answer.finish == "length" else "stop"
+        return Completion(text=answer.text, n_tokens=len(self._ids(answer.text)), finish=finish)
 
-    def _check_ratio(self, prompt: Prompt, reply: Any) -> None:
+    def _check_ratio(self, prompt: Prompt, n_tokens: int | None) -> None:
         """BackendError when a short prompt was as long as the plain one; once per backend."""
-        usage = getattr(reply, "usage", None)
-        if self._ratio_is_heard or prompt.ratio == 1 or self._is_raw(prompt) or not usage or not usage.prompt_tokens:
+        if self._ratio_is_honoured or prompt.ratio == 1 or self._is_raw(prompt) or n_tokens is None:
             return
         plain = self.tokenizer.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False)
-        if usage.prompt_tokens == len(self._ids(plain)) != len(prompt.token_ids):
+        if n_tokens == len(self._ids(plain)) != len(prompt.token_ids):
             raise BackendError(
                 f"{self.url} ignores compression_ratio for {self.model!r}: its chat template lacks the ratio; serve it "
                 "with the adapter's chat_template.jinja (see `tokenskip doctor`), or set "
                 "generate.options.endpoint=completions"
             )
-        self._ratio_is_heard = True
+        self._ratio_is_honoured = True
 
     def _is_raw(self, prompt: Prompt) -> bool:
         return self.endpoint == "completions" or bool(prompt.prefill)
 
-    async def _probe(self, client: Any, prompt: Prompt) -> Literal["ids", "text"]:
+    async def _probe(self, client: Client, prompt: Prompt) -> Literal["ids", "text"]:
         """How `/v1/completions` takes exactly our tokens, judged by `usage`: as ids, else as text."""
         counts = []
         forms: tuple[Literal["ids", "text"], ...] = ("ids", "text")
         for form in forms:
             body = {"model": self.model, "prompt": self._raw(prompt, form), "max_tokens": 1, "temperature": 0}
             try:
-                reply = await client.completions.create(**body)
-            except openai.APIConnectionError as error:
-                raise BackendError(f"the server at {self.url} is gone ({error}): nothing is lost") from None
-            except openai.APIError as error:
-                counts.append(_one_line(error.message))
+                reply = await client.ask(f"{self.url}/completions", body)
+            except NoReply as error:
+                if error.gone:
+                    raise self._gone(error) from None
+                counts.append(str(error))
                 continue
-            if not reply.usage or reply.usage.prompt_tokens == len(prompt.token_ids):
+            if reply.status != 200:
+                counts.append(reply.message)
+                continue
+            n_tokens = replies.tokens(reply.body, "prompt_tokens")
+            if n_tokens in (None, len(prompt.token_ids)):
                 return form
-            counts.append(f"{reply.usage.prompt_tokens} tokens")
+            counts.append(f"{n_tokens} tokens")
         raise BackendError(
             f"{self.url}/completions cannot take a prompt of {len(prompt.token_ids)} tokens as it is (as ids: "
             f"{counts[0]}; as text: {counts[1]}): leave truncation_forced out of evaluate.arms, and endpoint at chat"
@@ -242,12 +290,10 @@ class OpenAIBackend:
 
     def _chat_payload(self, prompt: Prompt, sampling: Sampling, i: int) -> dict[str, Any]:
         payload = {**self._common(prompt, sampling, i), "messages": list(prompt.messages)}
-        if kwargs := ratio_kwargs(prompt.ratio):
-            extra = payload["extra_body"]
-            payload["extra_body"] = {
-                **extra,
-                "chat_template_kwargs": {**extra.get("chat_template_kwargs", {}), **kwargs},
-            }
+        if kwargs := {**self.template_kwargs, **ratio_kwargs(prompt.ratio)}:
+            given = payload.get("chat_template_kwargs", {})
+            unmapped = self._unmapped if prompt.ratio != 1 else {}
+            payload["chat_template_kwargs"] = {**given, **kwargs, **unmapped}
         return payload
 
     def _common(self, prompt: Prompt, sampling: Sampling, i: int) -> dict[str, Any]:
@@ -255,7 +301,7 @@ class OpenAIBackend:
             "model": self.model,
             "max_tokens": prompt.max_new_tokens or sampling.max_new_tokens,
             "temperature": sampling.temperature,
-            "extra_body": self.extra,
+            **self.extra,
         }
         if sampling.temperature > 0:  # a seed of its own: repeated samples of a question differ
             seed = sampling.seed ^ zlib.crc32(repr((i, prompt.token_ids)).encode())
@@ -270,6 +316,27 @@ class OpenAIBackend:
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+
+def _switch_off_map(adapter: Path | None) -> dict[str, bool]:
+    """What a request says so that the server writes its ratio as it is, where the served template may map ratios.
+
+    Prompts here carry the ratio that is to be written. The template of an adapter moves it to a trained ratio, or
+    through the map of `tokenskip calibrate`: a calibrated ratio once more, and those of the other arms as well.
+
+    Raises:
+        ConfigError: the map in the template is of an earlier version and cannot be switched off.
+    """
+    file = adapter / "chat_template.jinja" if adapter else None
+    template = file.read_text(encoding="utf-8") if file and file.is_file() else ""
+    if UNMAPPED in template:
+        return {UNMAPPED: True}
+    if read_map(template):
+        raise ConfigError(
+            f"{file} maps ratios, and so would map those of an evaluation again: run `tokenskip calibrate` once more, "
+            "and start the server with the new template"
+        )
+    return {}
 
 
 def _weights_of(adapter: Path | None) -> str:
@@ -297,26 +364,3 @@ def _not_served(weights: str) -> str:
         f"a server that has the {weights} weights must be named: --set "
         f"'generate.options.served={{base: NAME, {weights}: NAME}}' (`tokenskip serve RUN` says how to start one)"
     )
-
-
-def _message_text(message: Any) -> str | None:
-    """The text of a chat reply; a server that splits reasoning off gets it put back in its tags."""
-    reasoning = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
-    content: str | None = message.content
-    if not reasoning:
-        return content
-    return f"<think>{reasoning}" + (f"</think>{content}" if content else "")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]
-
-
-def _run(work: Coroutine[Any, Any, list[Completion]]) -> list[Completion]:
-    """The result of `work`, also where a loop is running already, as in notebooks."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()

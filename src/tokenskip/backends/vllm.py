@@ -16,13 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import vllm
-from vllm.lora.request import LoRARequest
-
+from tokenskip import tracking
 from tokenskip.client import lora_rank
 from tokenskip.errors import ModelError
 from tokenskip.models import resolve_model
 from tokenskip.types import Completion, Finish, Prompt, Sampling
+
+tracking.switch_telemetry_off()  # read when vLLM is imported
+import vllm  # noqa: E402
+from vllm.lora.request import LoRARequest  # noqa: E402
 
 
 class VllmBackend:

@@ -17,10 +17,10 @@ def calibrate(
 ) -> None:
     """Measure achieved ratios, fit asked -> prompted, and store that map in the adapter's chat template."""
     from tokenskip.evaluation.calibrate import calibrate as measure
-    from tokenskip.prompts import spell_ratio
+    from tokenskip.ratio import Ratio
     from tokenskip.run import Run
 
-    ratios = [float(spell_ratio(ratio)) for ratio in grid or []]
+    ratios = [Ratio.parse(ratio) for ratio in grid or []]
     config = read_recipe(run_dir / "config.json", [], None)
     with bars() as progress, Run(run_dir, config, progress) as run:
         found = measure(run, n=n, grid=ratios, clamp=clamp)

@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from tokenskip.commands.console import say
+from tokenskip.commands.outputs import check_file
+from tokenskip.terminal import console
 
 
 def compare(
@@ -18,11 +20,10 @@ def compare(
     output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("compare.html"),
 ) -> None:
     """Put runs side by side: one offline page and a table, with exact paired tests on the problems they share."""
-    from rich.console import Console
-
     from tokenskip.report.compare import pairs, read_runs, terminal_table, write_page
 
+    check_file(output, runs)
     read = read_runs(runs)
     page = write_page(read, output)
-    Console().print(terminal_table(pairs(read), read[0]["name"]))
+    console().print(terminal_table(pairs(read), read[0]["name"]))
     say(f"comparison: {page}")

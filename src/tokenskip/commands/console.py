@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from tokenskip import terminal
 from tokenskip.distributed import rank, world
-from tokenskip.errors import ConfigError, RunError, TokenskipError
+from tokenskip.errors import RunError, TokenskipError
+from tokenskip.progress import Advance, Lines, Progress
+from tokenskip.terminal import printable
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value over the recipe; may repeat.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder (default: runs/NAME).")]
@@ -52,33 +56,33 @@ def run_stage(
 
 def read_recipe(recipe: Path, overrides: list[str], limit: int | None) -> Any:
     """The configuration of a recipe file, of a shipped recipe's name, or of a run folder's `config.json`."""
-    from tokenskip.config import check_config, lay_over, load_recipe
-    from tokenskip.store import read_manifest
+    from tokenskip.config import load_recipe
+    from tokenskip.recipes import find_recipe
+    from tokenskip.store import run_config
 
     if limit is not None:
         overrides = [*overrides, f"task.train_limit={limit}", f"task.test_limit={limit}"]
     if recipe.name == "config.json":
-        values = read_manifest(recipe.parent)["config"]
-        for override in overrides:
-            lay_over(values, override)
-        return check_config(values, str(recipe))
-    shipped = Path(__file__).parents[1] / "recipes"
-    if not recipe.exists() and (shipped / f"{recipe}.yaml").exists():
-        recipe = shipped / f"{recipe}.yaml"
-    elif not recipe.exists():
-        names = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
-        raise ConfigError(f"no recipe {recipe}: give a YAML file, or the name of a shipped one ({names})")
-    return load_recipe(recipe, overrides)
+        return run_config(recipe.parent, overrides)
+    return load_recipe(find_recipe(recipe), overrides)
 
 
 @contextmanager
 def bars() -> Iterator[Any]:
-    """Progress bars on standard error, one per stage: rows done, rows a second, time spent and time left.
+    """Progress on standard error: bars on a terminal, else a line every 30 s, for logs.
 
-    Speed is taken over all that this process did: of rich's 30 seconds a window of a slow scorer leaves no two reports.
+    A bar has rows done, rows a second, time spent and time left. Speed is taken over all that this process did: of
+    rich's 30 seconds a window of a slow scorer leaves no two reports.
     """
     from rich import progress as rich
-    from rich.console import Console
+
+    quiet()
+    console = terminal.console(stderr=True, quiet=bool(rank()))
+    if not console.is_terminal and not console.is_jupyter:
+        shown = _Stoppable(Lines(_log), _log)
+        with _stopping(shown):
+            yield shown
+        return
 
     class RateColumn(rich.ProgressColumn):
         def render(self, task: rich.Task) -> str:
@@ -93,16 +97,20 @@ def bars() -> Iterator[Any]:
         rich.TimeElapsedColumn(),
         rich.TimeRemainingColumn(),
     )
-    quiet()
-    console = Console(stderr=True, quiet=bool(rank()))
     with rich.Progress(*columns, console=console, speed_estimate_period=math.inf) as bars:
-        shown = _Bars(bars)
+        shown = _Stoppable(_Bars(bars), bars.console.print)
         with _stopping(shown):
             yield shown
 
 
+def _log(line: str) -> None:
+    """One line on standard error, from the first of several launched processes."""
+    if not rank():
+        print(printable(line), file=sys.stderr, flush=True)
+
+
 @contextmanager
-def _stopping(shown: _Bars) -> Iterator[None]:
+def _stopping(shown: _Stoppable) -> Iterator[None]:
     """The first Ctrl-C or termination ends the run after the batch in flight, the second one at once.
 
     Not in one of several launched processes: those have to stop together, which is their launcher's business.
@@ -115,7 +123,7 @@ def _stopping(shown: _Bars) -> Iterator[None]:
         if shown.stopping:
             raise KeyboardInterrupt
         shown.stopping = True
-        shown.bars.console.print("stopping after the batch in flight; once more stops at once")
+        shown.say("stopping after the batch in flight; once more stops at once")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -125,24 +133,41 @@ def _stopping(shown: _Bars) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class _Bars:
-    """Our `Progress` on rich. Once it is `stopping`, the next report of a stage ends the run."""
+class _Stoppable:
+    """A `Progress` that ends the run at the next report of a stage once it is `stopping`."""
 
-    def __init__(self, bars: Any) -> None:
-        self.bars = bars
+    def __init__(self, shown: Progress, say: Callable[[str], None]) -> None:
+        self.shown, self.say = shown, say
         self.stopping = False
 
     @contextmanager
-    def stage(self, name: str, total: int | None) -> Iterator[Any]:
+    def stage(self, name: str, total: int | None) -> Iterator[Advance]:
+        """See `Progress.stage`."""
+        with self.shown.stage(name, total) as report:
+
+            def advance(n: int, *, total: int | None = None, note: str = "") -> None:
+                report(n, total=total, note=note)
+                if self.stopping:
+                    raise KeyboardInterrupt
+
+            yield advance
+
+
+class _Bars:
+    """Our `Progress` on rich."""
+
+    def __init__(self, bars: Any) -> None:
+        self.bars = bars
+
+    @contextmanager
+    def stage(self, name: str, total: int | None) -> Iterator[Advance]:
         """See `Progress.stage`."""
         task = self.bars.add_task(name, total=total)
 
-        def advance(n: int, *, total: int | None = None) -> None:
+        def advance(n: int, *, total: int | None = None, note: str = "") -> None:
             if total is not None:
                 self.bars.update(task, total=total)
             self.bars.advance(task, n)
-            if self.stopping:
-                raise KeyboardInterrupt
 
         try:
             yield advance
@@ -169,6 +194,6 @@ def quiet() -> None:
 
 
 def say(text: str) -> None:
-    """One line for the user, from the first of several launched processes."""
+    """One line for the user, from the first of several launched processes; control characters in it are escaped."""
     if not rank():
-        print(text, flush=True)  # into a pipe as well, where somebody waits for the address of a page
+        print(printable(text), flush=True)  # into a pipe as well, where somebody waits for the address of a page

@@ -16,15 +16,15 @@ def doctor(
 ) -> None:
     """Does a server honour the ratio? Exits with 0 when it does, with 1 and what to change when it does not."""
     from tokenskip.errors import ConfigError
-    from tokenskip.prompts import spell_ratio
+    from tokenskip.ratio import Ratio
     from tokenskip.serving.doctor import diagnose
 
-    tried = float(spell_ratio(ratio))
-    if tried == 1:
+    tried = Ratio.parse(ratio)
+    if float(tried) == 1:
         raise ConfigError("--ratio 1 is the plain prompt: give one below 1")
     diagnosis = diagnose(url, model, tried)
     say(diagnosis.found)
     if not diagnosis.honoured:
         say(f"no: {diagnosis.advice}")
         raise typer.Exit(1)
-    say(f"yes: {model} at {url} honours compression_ratio")
+    say(f"yes: {model} at {url} honours compression_ratio (on {diagnosis.route})")

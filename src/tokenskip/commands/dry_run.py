@@ -10,6 +10,7 @@ so. The wording around them is then not the real template's, and token counts ar
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,18 +20,20 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from tokenskip import plugins
+from tokenskip import plugins, terminal
 from tokenskip.arms import rows_of
 from tokenskip.commands.estimate import Workload, count_parameters, line
 from tokenskip.config import ModelConfig, RunConfig
-from tokenskip.errors import DataError
+from tokenskip.errors import ConfigError, DataError
 from tokenskip.models import is_here, load_tokenizer, resolve_model
-from tokenskip.plugins import check_backend, check_scorer
-from tokenskip.prompts import Prompts
+from tokenskip.plugins import check_arms, check_backend, check_scorer
+from tokenskip.prompts import Prompts, example_answer
+from tokenskip.serving.chat_template import is_dated, unread_kwargs
 from tokenskip.tasks._base import is_local
 from tokenskip.tracking import check_trackers
-from tokenskip.training.dataset import few_steps
-from tokenskip.types import Problem
+from tokenskip.training.check import check_training
+from tokenskip.training.dataset import few_steps, training_rows
+from tokenskip.types import Problem, Pruned, Trajectory
 
 PROMPT, TRAINED = "dim", "bold green"
 N_SHOWN = 3
@@ -40,7 +43,7 @@ HUB_SIZES = {
     ("DigitalLearningGmbH/MATH-lighteval", "train"): 7500,
     ("HuggingFaceH4/MATH-500", "test"): 500,
 }
-"""Problems in the hub data sets that recipes name, so that sizes can be told before a download."""
+"""Problems in the hub data sets that recipes name, so that sizes are known before a download."""
 STAND_INS = (
     Problem(id="stand-in-1", question="Tom has 12 apples and buys 5 more. How many apples does he have?", gold="17"),
     Problem(id="stand-in-2", question="A train takes 3 hours for 240 km. What is its speed in km/h?", gold="80"),
@@ -63,31 +66,75 @@ def dry_run(config: RunConfig) -> None:
     Raises:
         TokenskipError: whatever would stop the run before its first stage.
     """
-    console = Console()
-    task = plugins.load("task", config.task.name, plugins.TASKS)(config.task)
+    console = terminal.console()
+    task = plugins.make_task(config.task, config.prompt)
     check_backend(config)
     check_scorer(config)
     check_trackers(config.train.report_to)
+    config.check_calibration()
     source = resolve_model(config.model.path, reachable=False)
     train, test = (_data(task, config, split) for split in ("train", "test"))
     here = is_here(source)
     console.print(f"model: {source}", markup=False, highlight=False, soft_wrap=True)
     downloads = [None if here else source, _scorer_download(config), train.missing, test.missing]
-    for name in dict.fromkeys(one for one in downloads if one):
+    for name in dict.fromkeys(filter(None, downloads)):
         console.print(f"would download: {name}", markup=False, highlight=False, soft_wrap=True)
     console.print_json(config.model_dump_json())
     if not here:
         console.print("! stand-in tokenizer: the embedded model's, so turns look different and counts are rough")
     if train.missing:
         console.print("! stand-in questions: the training problems are not on this machine")
-    prompts = Prompts(load_tokenizer(config.model if here else ModelConfig()), config.prompt)
-    lengths = [_show(console, prompts, one, ratio) for one, ratio in zip(train.first, _ratios(config), strict=False)]
+    tokenizer = load_tokenizer(config.model if here else ModelConfig())
+    own_template = tokenizer.chat_template if here else None
+    prompts = Prompts(tokenizer, config.prompt)
+    check_training(config, prompts if here else None)
+    lengths = [
+        _show(console, prompts, problem, ratio) for problem, ratio in zip(train.first, _ratios(config), strict=False)
+    ]
     console.print(_sizes(config, train.n, test.n, max(lengths)), highlight=False, soft_wrap=True)
+    for warning in _warnings(config, own_template):
+        console.print(f"! {warning}", markup=False, highlight=False, soft_wrap=True)
     few = few_steps(train.n * config.generate.samples * _rows_per_chain(config), config.train) if train.n else None
     if few:
         console.print(f"! at most {few}", highlight=False, soft_wrap=True)
     if train.n and test.n:
         console.print(line(_workload(config, train.n, test.n, max(lengths), Path(source))), soft_wrap=True)
+
+
+def _warnings(config: RunConfig, template: str | None) -> Iterator[str]:
+    """What is allowed and probably not meant; `template`: the model's own, where it is on this machine."""
+    if template:
+        for name in unread_kwargs(template, config.prompt.template_kwargs):
+            yield f"prompt.template_kwargs: the model's chat template never reads {name}"
+        if is_dated(template):
+            day = config.prompt.date
+            yield (
+                "the model's chat template shows the date: it stays "
+                + (
+                    f"{day} (prompt.date)"
+                    if day
+                    else "that of the run's start, in all stages and in the saved template"
+                )
+            )
+            if config.generate.backend == "openai" and config.generate.options.get("endpoint", "chat") == "chat":
+                yield (
+                    "the server's own template shows the server's date: set generate.options.endpoint=completions, or "
+                    "give the date by prompt.template_kwargs where the template takes one"
+                )
+    try:
+        check_arms(config)
+    except ConfigError as error:
+        yield f"evaluate will stop: {error}"
+    generate, evaluate = config.generate, config.evaluate
+    if (generate.temperature > 0) != (evaluate.temperature > 0):
+        how = {True: "samples", False: "decodes greedily"}
+        yield (
+            f"generate {how[generate.temperature > 0]} and evaluate {how[evaluate.temperature > 0]}: chains are "
+            "measured otherwise than they were made (evaluate.temperature, evaluate.top_p)"
+        )
+    if untrained := [ratio for ratio in evaluate.ratios if ratio not in config.prune.ratios]:
+        spelled = ", ".join(map(str, untrained))
+        yield f"evaluate.ratios: {spelled} not among the trained prune.ratios; the model may not follow"
 
 
 def _workload(config: RunConfig, n_train: int, n_test: int, n_prompt: int, source: Path) -> Workload:
@@ -145,14 +192,25 @@ def _scorer_download(config: RunConfig) -> str | None:
 
 
 def _show(console: Console, prompts: Prompts, problem: Problem, ratio: float) -> int:
-    """Print one training row, what is trained on in green; returns its prompt's tokens."""
-    prompt = prompts.prompt(problem.question, ratio)
-    text = Text(prompts.text(prompt.messages, ratio), PROMPT)
-    text.append("… chain of thought …", TRAINED)
-    text.append(f"{prompts.forced_answer()} {problem.gold}{prompts.tokenizer.eos_token}", TRAINED)
-    title = f"{problem.id}, ratio {ratio}: {len(prompt.token_ids)} prompt tokens (green: trained on)"
+    """Print one training row, what is trained on in green; returns its prompt's tokens.
+
+    It is rendered as training renders it, with a placeholder for the chain and the problem's gold answer.
+    """
+    example = Trajectory(
+        id=problem.id,
+        question=problem.question,
+        gold=problem.gold,
+        tail=example_answer(prompts.config, problem.gold),
+        pruned=(Pruned(ratio=ratio, text="… chain of thought …", n_tokens=1, n_tokens_pruned=1),),
+    )
+    (row,) = training_rows(example, prompts)
+    prompt = prompts.text(row["prompt"], row["ratio"])
+    text = Text(prompt, PROMPT)
+    text.append(row["completion"][0]["content"] + prompts.tokenizer.eos_token, TRAINED)
+    n_prompt = len(prompts.ids(prompt))
+    title = f"{problem.id}, ratio {ratio}: {n_prompt} prompt tokens (green: trained on)"
     console.print(Panel(text, title=Text(title), title_align="left"))
-    return len(prompt.token_ids)
+    return n_prompt
 
 
 def _sizes(config: RunConfig, n_train: int | None, n_test: int | None, n_prompt: int) -> str:

@@ -130,7 +130,7 @@ def table() -> str:
 
 
 def _short(value: float) -> str:
-    """Two significant digits with k, M, B or T behind."""
+    """Two significant digits followed by k, M, B or T."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{float(f'{value / size:.2g}'):g}{unit}"

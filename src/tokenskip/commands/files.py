@@ -5,23 +5,23 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import replace
-from errno import EISDIR
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from tokenskip import plugins
+from tokenskip.commands.outputs import check_file, writing
 from tokenskip.config import RunConfig, TaskConfig, check_config, lay_over
-from tokenskip.errors import ConfigError, DataError, RunError
+from tokenskip.errors import ConfigError, DataError
 from tokenskip.generation.grade import grade_rows
-from tokenskip.jsonl import UniqueIds, read_jsonl, text_field
+from tokenskip.jsonl import UniqueIds, optional_text, read_jsonl, text_field
 from tokenskip.models import load_tokenizer
 from tokenskip.plugins import check_scorer, make_scorer, needs_prompts
 from tokenskip.progress import Progress
-from tokenskip.prompts import Prompts, spell_ratio
+from tokenskip.prompts import Prompts
 from tokenskip.pruning.corpus import corpus_thresholds, prune_trajectory
+from tokenskip.ratio import Ratio
 from tokenskip.store import Row, dump_row
 from tokenskip.tokens import token_counter
 from tokenskip.types import Pruned, Scorer, TokenCounter, Trajectory
@@ -35,11 +35,12 @@ def grade_file(source: Path, task_name: str, output: Path) -> dict[str, int]:
     Raises:
         ConfigError, DataError: an unknown task; a line that is malformed, incomplete or doubled.
     """
-    task = plugins.load("task", task_name, plugins.TASKS)(TaskConfig(name=task_name))
+    prompt = RunConfig().prompt
+    task = plugins.make_task(TaskConfig(name=task_name), prompt)
     counts: Counter[str] = Counter()
     names = {True: "correct", False: "incorrect", None: "ungradable"}
-    with _writing(output, source) as out:
-        for row in grade_rows(read_jsonl(source), task, RunConfig().prompt, str(source)):
+    with writing(output, inputs=[source]) as out:
+        for row in grade_rows(read_jsonl(source), task, prompt, str(source)):
             counts[names[row["correct"]]] += 1
             out.write(dump_row(row))
     if not counts:
@@ -139,14 +140,15 @@ def prune_file(
     Raises:
         TokenskipError: a wrong ratio, name or option; a line that is malformed, incomplete or doubled.
     """
-    asked = [float(spell_ratio(ratio)) for ratio in ratios]
+    asked = [Ratio.parse(ratio) for ratio in ratios]
+    check_file(output, [source])
     total = sum(1 for _ in read_chains(source))  # every line is checked before a model loads
     if not total:
         raise DataError(f"{source} is empty: give lines of {{id, cot}}")
     pruner = make()
     pruner.prepare(lambda: read_chains(source), asked)
     rejects = rows = 0
-    with _writing(output, source) as out, progress.stage("prune", total) as advance:
+    with writing(output, inputs=[source]) as out, progress.stage("prune", total) as advance:
         chains = read_chains(source)
         advance(0)  # speed is measured from here
         while window := list(islice(chains, WINDOW)):
@@ -185,27 +187,5 @@ def read_chains(source: Path) -> Iterator[Trajectory]:
         cot = row.get("cot")
         if not isinstance(cot, str):
             raise DataError(f"{where}: field 'cot' must be text; fields here: {', '.join(row)}")
-        question, answer = row.get("question") or "", row.get("answer") or ""
-        yield Trajectory(
-            id=id, question=str(question), gold=str(answer), cot=cot, tail=f"\n\n{answer}" if answer else ""
-        )
-
-
-@contextmanager
-def _writing(output: Path, source: Path) -> Iterator[TextIO]:
-    """`output`, in place only when all went well: a bad line takes neither an older result nor the input away."""
-    if output.exists() and source.exists() and output.samefile(source):
-        raise RunError(f"{output} is the input: give another -o")
-    draft = output.with_name(output.name + ".tmp")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if output.is_dir():
-            raise IsADirectoryError(EISDIR, "it is a folder")
-        with draft.open("w", encoding="utf-8") as out:
-            yield out
-        draft.replace(output)
-    except OSError as error:
-        raise RunError(f"cannot write {output}: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+        question, answer = (optional_text(row, name, where) or "" for name in ("question", "answer"))
+        yield Trajectory(id=id, question=question, gold=answer, cot=cot, tail=f"\n\n{answer}" if answer else "")

@@ -33,7 +33,7 @@ def playground(
 
     if bool(url) != bool(model) or (original and not url):
         raise ConfigError("a server needs both --url and --model (and perhaps --original); without one, give none")
-    check_installed("gradio", *(["openai"] if url else []))
+    check_installed("gradio")
     quiet()
     from tokenskip.serving.playground import local, remote
 

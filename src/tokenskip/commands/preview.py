@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from tokenskip import terminal
 from tokenskip.commands.files import read_chains
 from tokenskip.config import RunConfig, check_config, lay_over
 from tokenskip.embedded import adapter_path
@@ -22,8 +22,10 @@ from tokenskip.errors import ConfigError, ModelError
 from tokenskip.generation.generate import complete
 from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
 from tokenskip.plugins import make_backend
-from tokenskip.prompts import Prompts, spell_ratio
+from tokenskip.prompts import Prompts
+from tokenskip.ratio import Ratio
 from tokenskip.store import is_run, read_manifest, read_rows
+from tokenskip.terminal import printable
 from tokenskip.tokens import token_counter
 from tokenskip.types import Problem, Sampling, Trajectory
 
@@ -33,14 +35,14 @@ ANSWER = "bold"
 
 def coloured(cot: str, kept: Sequence[Sequence[int]]) -> Text:
     """The CoT with what is kept and what is skipped set apart."""
-    text = Text(cot, style=SKIPPED)
+    text = Text(printable(cot), style=SKIPPED)
     whole = Text()
     at = 0
     for start, end in kept:
-        whole.append(cot[at:start], SKIPPED)
-        whole.append(cot[start:end], KEPT)
+        whole.append(printable(cot[at:start]), SKIPPED)
+        whole.append(printable(cot[start:end]), KEPT)
         at = end
-    whole.append(cot[at:], SKIPPED)
+    whole.append(printable(cot[at:]), SKIPPED)
     return whole if kept else text
 
 
@@ -50,14 +52,14 @@ def show_pruned(source: Path, output: Path, n: int) -> None:
         return
     chains: dict[str, Trajectory] = {}
     stream = read_chains(source)
-    console = Console()
+    console = terminal.console()
     for row in islice(read_rows(output), n):
         while row["id"] not in chains:
             one = next(stream)
             chains[one.id] = one
         title = f"{row['id']}  ratio {row['ratio']}: {row['n_tokens']} -> {row['n_tokens_pruned']} tokens"
         kept = row.get("kept")  # rule llmlingua puts its text together anew: it is no part of the chain
-        text = Text(row["pruned"]) if kept is None else coloured(chains[row["id"]].cot, kept)
+        text = Text(printable(row["pruned"])) if kept is None else coloured(chains[row["id"]].cot, kept)
         console.print(Panel(text, title=Text(title), title_align="left"))
 
 
@@ -67,7 +69,7 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
     Raises:
         ConfigError, ModelError: a wrong ratio, an empty question, a model or adapter that is not there.
     """
-    asked = float(spell_ratio(ratio))
+    asked = Ratio.parse(ratio)
     if not question.strip():
         raise ConfigError("the question is empty")
     if any("\ud800" <= character <= "\udfff" for character in question):
@@ -82,12 +84,13 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
     resolve_model(config.model.path)
     prompts = Prompts(load_tokenizer(config.model), config.prompt)
     whole, whole_s = _answer(config, prompts, question, None, 1.0)
-    short, short_s = _answer(config, prompts, question, adapter, asked)
+    served = prompts.served_by(adapter)
+    short, short_s = _answer(config, served, question, adapter, asked)
     saved = 1 - short.n_cot_tokens / whole.n_cot_tokens if whole.n_cot_tokens else 0.0
-    console = Console()
+    console = terminal.console()
     panels = (
         _panel("original (green: also in the short one)", whole, whole_s, shared_words(whole.cot, short.cot)),
-        _panel(f"ratio {spell_ratio(asked)}", short, short_s),
+        _panel(f"ratio {asked}", short, short_s),
     )
     if console.width >= 96:  # narrower columns break every other sentence
         table = Table(box=None, expand=True, show_header=False, padding=(0, 1))
@@ -95,6 +98,8 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
         console.print(table)
     else:
         console.print(*panels, sep="\n")
+    if (prompted := served.prompted(asked)) != asked:
+        console.print(f"{asked} was asked as {prompted}: {served.trained()}", markup=False, highlight=False)
     console.print(
         f"{whole.n_cot_tokens} -> {short.n_cot_tokens} CoT tokens ({saved:.0%} saved), "
         f"{whole_s:.2f} s -> {short_s:.2f} s"
@@ -141,11 +146,11 @@ def _answer(
 
 
 def _panel(title: str, one: Trajectory, seconds: float, kept: Sequence[Sequence[int]] | None = None) -> Panel:
-    text = Text(one.cot) if kept is None else coloured(one.cot, kept)
-    text.append(one.tail, ANSWER)
+    text = Text(printable(one.cot)) if kept is None else coloured(one.cot, kept)
+    text.append(printable(one.tail), ANSWER)
     if one.finish == "length":
         text.append(" [cut off at the token cap]", "red")
     if one.finish == "error":
-        text.append(one.dropped or "failed", "red")
+        text.append(printable(one.dropped or "failed"), "red")
     measured = f"{one.n_cot_tokens} CoT tokens, {seconds:.2f} s"
     return Panel(text, title=Text(title), subtitle=measured, title_align="left")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tokenskip.commands.console import quiet, say
 from tokenskip.errors import BackendError, ConfigError
+from tokenskip.terminal import one_line
+
+if TYPE_CHECKING:
+    from tokenskip.serving.upload import Upload
 
 
 def push(
@@ -23,18 +27,20 @@ def push(
 ) -> None:
     """Upload a run's adapter, tokenizer and chat template with a model card written from its results."""
     from tokenskip.serving.merge import find_adapter
-    from tokenskip.serving.model_card import HUB_ID, prepare_upload
+    from tokenskip.serving.model_card import HUB_ID
+    from tokenskip.serving.upload import prepare_upload
 
     if not HUB_ID.fullmatch(repo):
         raise ConfigError(f"a repository is OWNER/NAME, such as me/qwen-tokenskip; given: {repo!r}")
     token = None if dry_run else _token()
     quiet()
-    folder = prepare_upload(find_adapter(run), repo, output or Path(run) / "upload", base_model, merged=merged)
-    files = ", ".join(sorted(file.name for file in folder.iterdir()))
+    upload = prepare_upload(find_adapter(run), repo, output or Path(run) / "upload", base_model, merged=merged)
+    files = ", ".join(upload.files)
     if dry_run:
-        say(f"would upload {folder} to {repo}: {files}")
+        left_out = f" (left out: {', '.join(upload.left_out)})" if upload.left_out else ""
+        say(f"would upload {upload.folder} to {repo}: {files}{left_out}")
         return
-    say(f"{_upload(folder, repo, token, private)}: {files}")
+    say(f"{_upload(upload, repo, token, private)}: {files}")
 
 
 def _token() -> str:
@@ -49,15 +55,16 @@ def _token() -> str:
     return token
 
 
-def _upload(folder: Path, repo: str, token: Any, private: bool) -> str:
+def _upload(upload: Upload, repo: str, token: Any, private: bool) -> str:
     """The repository's address. Raises BackendError with the hub's own words."""
     from huggingface_hub import HfApi
 
     hub = HfApi(token=token)
     try:
         address = hub.create_repo(repo, private=private, exist_ok=True)
-        hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="tokenskip push")
+        hub.upload_folder(
+            repo_id=repo, folder_path=upload.folder, allow_patterns=[*upload.files], commit_message="tokenskip push"
+        )
     except (OSError, ValueError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise BackendError(f"the hub did not take {repo}: {said}; the folder {folder} is kept") from None
+        raise BackendError(f"the hub did not take {repo}: {one_line(error)}; {upload.folder} is kept") from None
     return str(address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -44,23 +45,27 @@ def serve(
     if needs_merge:
         say(shlex.join(["tokenskip", "merge", run, "-o", str(merged), *(["--base", base] if base else [])]))
     say(shlex.join(command))
+    if kwargs := trained.config.prompt.template_kwargs:
+        say(f"# the template's defaults, which a client may override: {json.dumps(kwargs)}")
     say(f"# then check it: tokenskip doctor http://localhost:{port} --model {shlex.quote(name)}")
 
 
 def _vllm(trained: Any, port: int) -> list[str]:
-    """vLLM with the adapter beside its base; the template must be named, it reads none from an adapter's folder."""
-    import json
+    """vLLM with the adapter beside its base, for this machine only (its own default is every network).
 
+    The template must be named: it reads none from an adapter's folder.
+    """
     from tokenskip.client import lora_rank
     from tokenskip.models import resolve_model
 
     if trained.is_model:
-        return ["vllm", "serve", str(trained.folder), "--port", str(port)]
+        return ["vllm", "serve", str(trained.folder), "--host", "127.0.0.1", "--port", str(port)]
     settings = json.loads((trained.folder / "adapter_config.json").read_text(encoding="utf-8"))
     model = resolve_model(trained.config.model.path)
     command = ["vllm", "serve", model, "--enable-lora", "--max-lora-rank", str(lora_rank(settings["r"]))]
     command += ["--lora-modules", f"tokenskip={trained.folder}"]
-    command += ["--chat-template", str(trained.folder / "chat_template.jinja"), "--port", str(port)]
+    command += ["--chat-template", str(trained.folder / "chat_template.jinja")]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     return command + (["--revision", trained.config.model.revision] if trained.config.model.revision else [])
 
 

@@ -20,8 +20,9 @@ from tokenskip.config import RunConfig
 from tokenskip.engine import Work
 from tokenskip.errors import StageError
 from tokenskip.generation.generate import ask, repeat_in_passes, trajectory_of
-from tokenskip.generation.grade import grade_trajectory, stated_answer
-from tokenskip.plugins import check_arms
+from tokenskip.generation.grade import grade_trajectory
+from tokenskip.generation.split import TRUNCATED
+from tokenskip.plugins import check_adapters, check_arms
 from tokenskip.ratio import RatioMap
 from tokenskip.run import Run
 from tokenskip.store import CALIBRATION, EVAL, Row, RunFolder, read_rows, trajectory_from_row, trajectory_row
@@ -43,6 +44,7 @@ def run(run: Run) -> None:
     arms = sorted(
         run.config.chosen_arms(), key=lambda arm: (arm.weights != "base", arm.weights, arm.name != "original")
     )
+    check_adapters(run.config, [run.adapter(weights) for weights in dict.fromkeys(arm.weights for arm in arms)])
     for _, ratio in rows_of([arm for arm in arms if arm.calibrated], run.config.evaluate.ratios):
         load_map(run.folder).prompted(ratio)  # out of reach, or not calibrated: reported before any model loads
     for arm, ratio in rows_of(arms, run.config.evaluate.ratios):
@@ -148,14 +150,19 @@ def load_map(folder: RunFolder) -> RatioMap:
     """The map that `tokenskip calibrate` measured for the run's adapter.
 
     Raises:
-        StageError: the run was not calibrated.
+        StageError: the run was not calibrated, or the file is damaged.
     """
     file = folder.file(CALIBRATION)
     if not file.exists():
         raise StageError(f"{folder.path} has no {CALIBRATION} yet: run `tokenskip calibrate {folder.path}` first")
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    knots = tuple((asked, prompted) for asked, prompted in stored["knots"])
-    return RatioMap(knots, stored["clamp"], stored.get("steps", False))
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        knots = tuple((float(asked), float(prompted)) for asked, prompted in stored["knots"])
+        if not knots:
+            raise ValueError
+        return RatioMap(knots, bool(stored["clamp"]), bool(stored.get("steps", False)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise StageError(f"{file} is damaged: remove it and run `tokenskip calibrate {folder.path}` again") from None
 
 
 def prompt_of(run: Run, arm: Arm, ratio: float, problem: Problem) -> Prompt:
@@ -192,7 +199,8 @@ def _cut_off(
         text = run.prompts.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         cut = Completion(text=text, n_tokens=len(ids), finish="length")
         trajectory = trajectory_of(problem, ratio, cut, run.config.prompt, run.count)
-        if arm.forced and stated_answer(trajectory, run.task) is None:
+        grade = grade_trajectory(trajectory, run.task).grade
+        if arm.forced and grade is not None and grade.reason == TRUNCATED:
             unanswered.append((i, problem, ids))
         trajectories.append(trajectory)
     if unanswered:

@@ -4,8 +4,8 @@ Reads `completions.jsonl`; writes `trajectories.jsonl`, the grades without the t
 `Trajectory.dropped` are what the report's funnel counts:
 
     incorrect            the answer differs from the gold one
-    ungradable: WHY      no answer, answer too long, grader timeout
-    truncated            the completion hit the token cap before it ended, whether or not it gave an answer
+    ungradable: WHY      no answer, answer too long, grader timeout, a gold that cannot be read
+    truncated            the completion hit the token cap; an answer that it had given before is graded all the same
     backend error: WHY   there is no completion
     empty CoT            a right answer without any reasoning: nothing to prune
 
@@ -22,8 +22,11 @@ from typing import Any
 from tokenskip.config import PromptConfig
 from tokenskip.engine import Work
 from tokenskip.errors import DataError
-from tokenskip.generation.split import NO_ANSWER, TRUNCATED, split_completion
-from tokenskip.jsonl import UniqueIds, text_field
+from tokenskip.generation.answers import unreadable, with_percent_sign
+from tokenskip.generation.latex import mend_backslashes
+from tokenskip.generation.split import NO_ANSWER, TRUNCATED
+from tokenskip.generation.statements import complete_part
+from tokenskip.jsonl import UniqueIds, is_no_number, text_field
 from tokenskip.run import Run
 from tokenskip.store import COMPLETIONS, TRAJECTORIES, Row, grade_row, read_rows, trajectory_from_row
 from tokenskip.types import Grade, Task, Trajectory
@@ -50,51 +53,37 @@ def grading(run: Run) -> Work:
 
 
 def grade_trajectory(trajectory: Trajectory, task: Task) -> Trajectory:
-    """The trajectory with its grade; dropped, with the reason, unless it is right and has a CoT."""
+    """The trajectory with its grade; dropped, with the reason, unless it is right and has a CoT.
+
+    One that hit the token cap is dropped (its chain is not whole), but an answer that it states before the cap counts
+    in its grade: it does not matter to an evaluation where a text was cut after its answer.
+    """
     if trajectory.finish == "error":
         graded = replace(trajectory, grade=Grade(correct=None, reason="backend error"))
         return graded.drop("backend error: no completion")  # the stage that got the error has said more
-    answer = stated_answer(trajectory, task)
-    if answer is None and trajectory.finish == "length":
-        return replace(trajectory, grade=Grade(correct=None, reason=TRUNCATED)).drop(TRUNCATED)
-    grade = Grade(correct=None, reason=NO_ANSWER) if answer is None else task.grade(answer, trajectory.gold)
-    graded = replace(trajectory, grade=grade)
-    if grade.correct is None:
-        return graded.drop(f"ungradable: {grade.reason}")
-    if not grade.correct:
+    if trajectory.finish == "length":
+        stated = complete_part(trajectory.tail if trajectory.tail.strip() else trajectory.output)
+        grade = _grade(stated, trajectory.gold, task)
+        return replace(trajectory, grade=replace(grade, reason=TRUNCATED) if grade.reason == NO_ANSWER else grade).drop(
+            TRUNCATED
+        )
+    graded = replace(trajectory, grade=_grade(trajectory.tail, trajectory.gold, task))
+    assert graded.grade
+    if graded.grade.correct is None:
+        return graded.drop(f"ungradable: {graded.grade.reason}")
+    if not graded.grade.correct:
         return graded.drop("incorrect")
-    if trajectory.finish == "length":  # right, but the model never ended it: nothing to train on
-        return graded.drop(TRUNCATED)
     return graded if trajectory.cot.strip() else graded.drop("empty CoT")
 
 
-def stated_answer(trajectory: Trajectory, task: Task) -> str | None:
-    """The answer that a completion gives; None where it gives none, or where the token cap may have cut it short.
-
-    An answer before the cap counts wherever the cap fell, if no text that might have followed changes it: `12` at the
-    very end may have become `125`, `12.5` or `12 million`.
-    """
-    answer = task.extract(trajectory.tail) if trajectory.tail.strip() else None
-    if answer is None or trajectory.finish != "length":
-        return answer
-    unchanged = all(task.extract(trajectory.tail + more) == answer for more in _MIGHT_FOLLOW)
-    return answer if unchanged else None
-
-
-_MIGHT_FOLLOW = ("9", "x", "/7", "^2", " million", " and 7", "}")
+def _grade(text: str, gold: str, task: Task) -> Grade:
+    answer = task.extract(text) if text.strip() else None
+    return Grade(correct=None, reason=NO_ANSWER) if answer is None else task.grade(answer, gold)
 
 
 def grade_output(output: str, gold: str, task: Task, prompt: PromptConfig) -> Grade:
-    """The grade of any text, generously: it need not have the form that the prompt configuration asks for.
-
-    The answer is looked for behind the configured trigger (or box, or `</think>`) first and then in the whole text, in
-    the task's order: `\\boxed{x}`, `#### x`, `answer is x`, and the last number (numeric tasks) or the last line.
-    """
-    tail = split_completion(output, "stop", prompt).tail
-    answer = task.extract(tail) if tail.strip() else None
-    if answer is None:
-        answer = task.extract(output)
-    return Grade(correct=None, reason=NO_ANSWER) if answer is None else task.grade(answer, gold)
+    """The grade of any text, wherever in it the answer is stated: it need not have the form that `prompt` asks for."""
+    return _grade(output, gold, task)
 
 
 def grade_rows(
@@ -102,7 +91,9 @@ def grade_rows(
 ) -> Iterator[dict[str, Any]]:
     """For numbered rows `{id, gold, output}` (as `jsonl.read_jsonl` gives them): `{id, correct, reason, extracted}`.
 
-    A gold that is a whole GSM8K solution (`… #### 72`) counts as what follows the `####`.
+    A gold that is a whole GSM8K solution (`… #### 72`) counts as what follows the `####`. A row whose gold cannot be
+    read (NaN, braces that do not match) is a record with that reason; an optional `question` says whether a percentage
+    is asked for.
 
     Raises:
         DataError: a field is missing or an id occurs twice.
@@ -112,13 +103,18 @@ def grade_rows(
         where = f"{source} line {line}"
         id = text_field(row, "id", where)
         ids.add(id, f"line {line}", source)
-        gold = text_field(row, "gold", where)
-        if "output" in row and row["output"] in (None, ""):
+        gold = row.get("gold")
+        gold = str(gold) if is_no_number(gold) else text_field(row, "gold", where)
+        if "output" in row and (row["output"] in (None, "") or is_no_number(row["output"])):
             output = ""
         elif isinstance(row.get("output"), (list, dict)):
             raise DataError(f"{where}: field 'output' must be text")
         else:
             output = text_field(row, "output", where) if str(row.get("output", "x")).strip() else ""
-        bare = gold.rsplit("####", 1)[-1].strip() or gold
-        grade = grade_output(output, bare, task, prompt)
+        gold = mend_backslashes(gold)
+        gold = gold.rsplit("####", 1)[-1].strip() or gold
+        if unreadable(gold):
+            grade = Grade(correct=None, reason="gold cannot be read")
+        else:
+            grade = grade_output(output, with_percent_sign(gold, str(row.get("question") or "")), task, prompt)
         yield {"id": row["id"], "correct": grade.correct, "reason": grade.reason, "extracted": grade.extracted}

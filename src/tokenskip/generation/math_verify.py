@@ -5,9 +5,9 @@ with this one (also when this one is killed: its stdin ends). Its time is CPU ti
 idle one does. It is a plain subprocess and not a `multiprocessing`
 child, which would import the caller's main module once more.
 
-    from tokenskip.generation.math_verify import verifier
+    from tokenskip.generation.math_verify import math_verify
 
-    verifier().equal("x^2-1", "(x-1)(x+1)")
+    math_verify().equal("x^2-1", "(x-1)(x+1)")
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ START_S = 120.0
 """Importing sympy takes a second, or a minute on a machine with a slow disk and much to do."""
 
 
-class MathVerifier:
+class MathVerify:
     """Asks math-verify in another process; one question at a time, from any thread."""
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
@@ -110,17 +110,17 @@ class MathVerifier:
         return dict(json.loads(line)) if line is not None else None
 
 
-_verifiers: dict[int, MathVerifier] = {}
+_processes: dict[int, MathVerify] = {}
 
 
-def verifier() -> MathVerifier:
-    """The one verifier of this process (a forked child gets its own: a pipe cannot be shared)."""
-    return _verifiers.setdefault(os.getpid(), MathVerifier())
+def math_verify() -> MathVerify:
+    """The one math-verify process of this process (a forked child gets its own: a pipe cannot be shared)."""
+    return _processes.setdefault(os.getpid(), MathVerify())
 
 
-def close_verifier() -> None:
+def close_math_verify() -> None:
     """End the grading process of this process, if there is one; it starts again when needed."""
-    verifier().close()
+    math_verify().close()
 
 
-atexit.register(close_verifier)
+atexit.register(close_math_verify)

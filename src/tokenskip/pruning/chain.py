@@ -6,7 +6,7 @@ percentile. What we do otherwise, and why:
 - the budget is γ × the chain's tokens in the *target* tokenizer, measured by tokenizing the kept text again (merges
   differ after a cut); the official code counts in another model's tokens;
 - what is kept or dropped is a unit (`tokenskip.pruning.atoms`), so equations stay whole; the budget is met within one
-  unit;
+  unit, and a chain for which that is impossible (a chain of one unit, say) is not trained on at that ratio;
 - the kept text is sliced out of the chain, so spaces and lines survive: between kept text of different lines stands
   one newline run of those that lie between (the longest), and the white space at the chain's edges always stays;
 - besides the percentile per chain (`cut: chain`), one threshold per ratio for the whole data (`cut: corpus`).
@@ -17,13 +17,22 @@ percentile. What we do otherwise, and why:
 from __future__ import annotations
 
 import math
+import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from tokenskip.config import PruneConfig
 from tokenskip.pruning.atoms import Range, has_unspaced_script, split_units
 from tokenskip.pruning.equations import check_pruned
+from tokenskip.pruning.notation import RELATIONS
+from tokenskip.pruning.vocabulary import OPERATOR_WORDS, SUFFIX_OPERATORS
 from tokenskip.types import HasOffsets, Pruned, Scores, TokenCounter
+
+NOTHING_CUT = "nothing cut: no unit can go"
+MISSES_RATIO = "misses its ratio by more than one unit"
+MAX_MISS = 0.2
+"""Of a chain's tokens: how far its cut may be from the ratio that it is trained under."""
 
 
 class Chain:
@@ -127,16 +136,43 @@ class Chain:
             low += 1
         return low
 
-    def pruned(self, ratio: float, ranges: list[Range], n_tokens: int, config: PruneConfig) -> Pruned:
+    def pruned(self, ratio: float, n_kept: int, config: PruneConfig, *, by_ratio: bool = True) -> Pruned:
+        """The cut to the `n_kept` most important units, with the reason why it must not be trained on.
+
+        `by_ratio`: this chain itself was cut to the ratio; not so where one threshold cuts a whole corpus.
+        """
+        ranges = self.best(n_kept)
         text = self.text(ranges)
+        rejected = self._miss(ratio, n_kept, by_ratio)
+        if not rejected and config.verify:
+            rejected = check_pruned(self.cot, text)
         return Pruned(
             ratio=ratio,
             text=text,
             n_tokens=self.count(len(self.units)),
-            n_tokens_pruned=n_tokens,
-            rejected=check_pruned(self.cot, text) if config.verify else None,
+            n_tokens_pruned=self.count(n_kept),
+            rejected=rejected,
             kept=tuple(ranges),
         )
+
+    def _miss(self, ratio: float, n_kept: int, by_ratio: bool) -> str | None:
+        """Why a cut says nothing about its ratio, or None.
+
+        NOTHING_CUT: all is kept. MISSES_RATIO (only `by_ratio`): the budget is not within one unit of this cut, that
+        is, it is further away than the cut with a unit more or less. As the cut is the nearest there is, this happens
+        only where the single unit that must stay is far over the budget. Where the budget falls inside a large unit (a
+        code block), the cut is within one unit and yet misses: more than `MAX_MISS` of the chain is a miss as well.
+        """
+        n_units = len(self.units)
+        if n_kept == n_units:
+            return NOTHING_CUT
+        if not by_ratio:
+            return None
+        error = abs(self.count(n_kept) - ratio * self.count(n_units))
+        neighbours = [n for n in (n_kept - 1, n_kept + 1) if 1 <= n <= n_units]
+        steps = [abs(self.count(n) - self.count(n_kept)) for n in neighbours]
+        within = error <= max(steps) and error <= max(1.0, MAX_MISS * self.count(n_units))
+        return None if within else MISSES_RATIO
 
 
 def _importances(cot: str, units: Sequence[Range], scores: Scores) -> list[float]:
@@ -167,27 +203,51 @@ def _importances(cot: str, units: Sequence[Range], scores: Scores) -> list[float
 
 
 def _keep_apart(cot: str, units: Sequence[Range], importances: list[float]) -> None:
-    """Raise, in place, what separates an equation from a number before it in its line to the equation's importance.
+    """Raise, in place, what separates an equation from a number or operator word in its line to its importance.
 
-    Cut to "4 3 + 4 = 7", a line that said "4 more. 3 + 4 = 7" states another equation. What stays is the last
-    punctuation mark between the two, or else the word before the equation.
+    Cut to "4 3 + 4 = 7", a line that said "4 more. 3 + 4 = 7" states another equation. What stays is the nearest
+    punctuation mark between the two, or else the word beside the equation.
     """
-    if "=" not in cot:
+    relations = [match.start() for match in _RELATION.finditer(cot)]
+    if not relations:
         return
     pieces = [cot[start:end].strip() for start, end in units]
-    for index, piece in enumerate(pieces):
-        if "=" not in piece or not _has_digit(piece):
-            continue
-        guard = index - 1
-        for before in range(index - 1, -1, -1):
-            if "\n" in cot[units[before][1] : units[before + 1][0]]:
-                break
-            if pieces[before] in _MARKS:
-                guard = before if pieces[guard] not in _MARKS else guard
-            elif _has_digit(pieces[before]) and pieces[before][-1] not in _MARKS:
-                if guard > before:
-                    importances[guard] = max(importances[guard], importances[index])
-                break
+    lines = list(accumulate(_begins_line(cot, units), initial=0))
+    starts = [start for start, _ in units]
+    for index in sorted({max(0, bisect_right(starts, relation) - 1) for relation in relations}):
+        importance = importances[index]
+        guard = _guard(pieces, lines, index, -1)
+        if guard is not None:
+            importances[guard] = max(importances[guard], importance)
+        if pieces[index][-1] not in _MARKS and (guard := _guard(pieces, lines, index, 1)) is not None:
+            # a hair above: of equals the earlier one is kept, and that would be the equation
+            importances[guard] = max(importances[guard], math.nextafter(importance, math.inf))
+
+
+def _begins_line(cot: str, units: Sequence[Range]) -> list[int]:
+    """Whether each unit but the first begins a line."""
+    return [int(units[index][1] < units[index + 1][0]) for index in range(len(units) - 1)]
+
+
+def _guard(pieces: Sequence[str], lines: Sequence[int], equation: int, step: int) -> int | None:
+    """The unit that must stay to keep what lies beyond it, in one direction, apart from an equation; None where none.
+
+    None as well where what lies beyond touches the equation: then the two belong together anyway.
+    """
+    guard = index = equation + step
+    while 0 <= index < len(pieces) and lines[index] == lines[equation]:
+        piece = pieces[index]
+        if piece in _MARKS:
+            if pieces[guard] not in _MARKS:
+                guard = index
+        elif (_has_digit(piece) or piece.lower() in _OPERATORS[step]) and (step > 0 or piece[-1] not in _MARKS):
+            if pieces[guard].lower() == "of" and guard > index + 1:  # "15 ... of 2 * 15" would multiply
+                guard -= 1
+            return guard if guard != index else None
+        elif step < 0 and piece[-1] in _MARKS and _has_digit(piece):
+            return None
+        index += step
+    return None
 
 
 def _has_digit(text: str) -> bool:
@@ -195,6 +255,8 @@ def _has_digit(text: str) -> bool:
 
 
 _MARKS = frozenset(".,;:!?")
+_RELATION = re.compile(f"[{RELATIONS}]|equal")
+_OPERATORS = {-1: OPERATOR_WORDS - {"of", "than"}, 1: SUFFIX_OPERATORS}
 
 
 def whole(cot: str, ratio: float, counter: TokenCounter) -> Pruned:
@@ -222,6 +284,5 @@ def prune_chain_many(
             results.append(whole(cot, ratio, counter))
             continue
         chain = chain or Chain(cot, scores, counter, config)
-        n_kept = chain.n_kept(ratio)
-        results.append(chain.pruned(ratio, chain.best(n_kept), chain.count(n_kept), config))
+        results.append(chain.pruned(ratio, chain.n_kept(ratio), config))
     return tuple(results)

@@ -29,8 +29,7 @@ def prune_at(
     if ratio >= 1 or not cot.strip():
         return whole(cot, ratio, counter)
     chain = Chain(cot, scores, counter, config)
-    n_kept = _n_above(chain, threshold)
-    return chain.pruned(ratio, chain.best(n_kept), chain.count(n_kept), config)
+    return chain.pruned(ratio, _n_above(chain, threshold), config, by_ratio=False)
 
 
 def _n_above(chain: Chain, threshold: float) -> int:

@@ -10,12 +10,12 @@ both, exact McNemar says whether the difference may be chance. A run folder has 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tokenskip.commands.outputs import writing
 from tokenskip.errors import ConfigError, DataError, RunError
 from tokenskip.evaluation.metrics import arm_label, paired_difference, takes_ratio
 from tokenskip.report.page import complete, embed, environment, headline, num, pct, read_templates, signed
@@ -72,7 +72,7 @@ def read_run(source: Path) -> Run:
         raise RunError(f"no {file}: give run folders (after `tokenskip report`) or results.json files") from None
     except OSError as error:
         raise RunError(f"{file} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is not a results file: {type(error).__name__}: {error}") from None
     return results | {"source": file}
 
@@ -142,13 +142,8 @@ def write_page(runs: Sequence[Run], target: Path) -> Path:
         takes_ratio=takes_ratio,
         summary=summary(runs),
     )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(target.name + ".tmp")
-        unfinished.write_text(page, encoding="utf-8")
-        os.replace(unfinished, target)
-    except OSError as error:
-        raise RunError(f"{target} cannot be written: {error.strerror or error}") from None
+    with writing(target, inputs=[run["source"] for run in runs]) as out:
+        out.write(page)
     return target
 
 

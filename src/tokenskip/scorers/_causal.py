@@ -117,7 +117,7 @@ def encode(trajectory: Trajectory, tokenizer: Any, render: Render, cot: str | No
     text = cot + tail
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     prompt = list(render(trajectory))
-    if trajectory.head:
+    if trajectory.head and not _opens(prompt, trajectory.head, tokenizer):
         prompt += tokenizer(trajectory.head, add_special_tokens=False)["input_ids"]
     if not prompt:
         first = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
@@ -132,6 +132,12 @@ def encode(trajectory: Trajectory, tokenizer: Any, render: Render, cot: str | No
         offsets=tuple((int(a), int(b)) for a, b in encoding["offset_mapping"]),
         answer=(low + shift, high + shift),
     )
+
+
+def _opens(prompt: Sequence[int], head: str, tokenizer: Any) -> bool:
+    """Whether the prompt ends with `head`: the scorer's template may open the tag that the target wrote itself."""
+    ending: str = tokenizer.decode(prompt[-len(head) - 8 :])  # a token has a character at least
+    return ending.rstrip().endswith(head.strip())
 
 
 def need_answers(encoded: Iterable[Encoded], trajectories: Iterable[Trajectory], scorer: str) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 
 from tokenskip.errors import ModelError
+from tokenskip.models import load_weights
 from tokenskip.scorers._causal import batches, check_batch_tokens, check_choice
 from tokenskip.scorers._packed import packed_logits, packs
+from tokenskip.weights import reading
 
 DEFAULT_MODEL = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -113,17 +115,10 @@ def _load(path: str, tokenizer: Any, device: str, dtype: str, revision: str | No
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     torch_dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
-    try:
-        _check(AutoConfig.from_pretrained(path, revision=revision))
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(path, revision=revision)
-        model, info = AutoModelForTokenClassification.from_pretrained(
-            path, revision=revision, dtype=torch_dtype, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelError(f"{path} cannot be loaded as a token classifier (folder or hub id): {first}") from None
-    if missing := sorted(info["missing_keys"]):
-        raise ModelError(f"{path} is no trained token classifier: it has no weights for {missing[0]}")
+    with reading(path, "it cannot be loaded as a token classifier (folder or hub id)"):
+        _check(AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False))
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+    model = load_weights(AutoModelForTokenClassification, path, revision=revision, dtype=torch_dtype)
     return model.to(device), tokenizer
 
 

@@ -9,10 +9,11 @@ server has it, else through the prompt tokens in the `usage` of one-token answer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tokenskip.client import KEY_VARIABLE, ask, base_url, served_models
+from tokenskip.backends import _replies as replies
+from tokenskip.client import KEY_VARIABLE, ask, base_url, check_served
 from tokenskip.errors import BackendError
 from tokenskip.prompts import ratio_kwargs
 
@@ -28,6 +29,8 @@ class Diagnosis:
     honoured: bool
     found: str
     advice: str = ""
+    route: str = ""
+    """The route whose prompts were looked at."""
 
 
 def diagnose(url: str, model: str, ratio: float = 0.5) -> Diagnosis:
@@ -37,10 +40,11 @@ def diagnose(url: str, model: str, ratio: float = 0.5) -> Diagnosis:
         BackendError: nothing answers there, or it serves no such model; ConfigError: the URL is none.
     """
     base = base_url(url)
-    listed = served_models(base)
-    if listed and model not in listed:
-        raise BackendError(f"{base} does not serve {model!r}: it serves {', '.join(listed[:10])}")
-    for measure, by in ((_by_tokenize, "/tokenize"), (_by_usage, "usage.prompt_tokens")):
+    check_served(base, model)
+    for route, by, measure in (
+        ("/tokenize", "/tokenize", _by_tokenize),
+        ("/v1/chat/completions", "usage.prompt_tokens", _by_usage),
+    ):
         plain = measure(base, model, None)
         if plain is None:
             continue
@@ -50,7 +54,7 @@ def diagnose(url: str, model: str, ratio: float = 0.5) -> Diagnosis:
         if isinstance(marked, str):
             return _refused(marked)
         one = measure(base, model, {"compression_ratio": "1.0"})
-        return _judge(plain, marked, one, ratio, by)
+        return replace(_judge(plain, marked, one, ratio, by), route=route)
     return Diagnosis(
         honoured=False,
         found="cannot tell: the server has no /tokenize, and its answers carry no usage.prompt_tokens",
@@ -71,16 +75,22 @@ def _judge(plain: Rendering, marked: Rendering | None, one: Rendering | str | No
     if marked[0] <= plain[0]:
         return Diagnosis(honoured=False, found=found, advice=f"nothing was added to the prompt: {_TEMPLATE}")
     if not isinstance(one, tuple) or one[1] != plain[1]:
-        told = f"{one[0]} with 1.0" if isinstance(one, tuple) else "no answer with 1.0"
+        seen = f"{one[0]} with 1.0" if isinstance(one, tuple) else "no answer with 1.0"
         return Diagnosis(
             honoured=False,
-            found=f"{found}, {told}",
+            found=f"{found}, {seen}",
             advice=f"a ratio of 1 must be the plain prompt; this is not tokenskip's ratio control: {_TEMPLATE}",
         )
     return Diagnosis(honoured=True, found=found)
 
 
 def _refused(said: str) -> Diagnosis:
+    if "compression_ratio" in said and ("was not trained" in said or "outside of what calibration reached" in said):
+        return Diagnosis(
+            honoured=True,
+            found=f"the template refuses this ratio: {said}",
+            advice="give one that it names by --ratio",
+        )
     return Diagnosis(
         honoured=False,
         found=f"the server refuses chat_template_kwargs: {said}",
@@ -105,9 +115,10 @@ def _by_usage(base: str, model: str, kwargs: dict[str, str] | None) -> Rendering
         if kwargs is None or reply.status >= 500:
             raise BackendError(_explain(base, model, reply.status, reply.message))
         return f"HTTP {reply.status}: {reply.message}"
-    usage = (reply.body if isinstance(reply.body, dict) else {}).get("usage") or {}
-    count = usage.get("prompt_tokens")
-    return (int(count), int(count)) if count else None
+    if isinstance(reply.body, dict) and reply.body.get("error"):
+        raise BackendError(_explain(base, model, reply.status, reply.message))
+    count = replies.tokens(reply.body, "prompt_tokens")
+    return (count, count) if count else None
 
 
 def _explain(base: str, model: str, status: int, message: str) -> str:

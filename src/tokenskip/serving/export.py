@@ -14,18 +14,19 @@ training; one that takes special tokens in user turns as plain text (LLaMA-Facto
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tokenskip.config import RunConfig, check_config
+from tokenskip.commands.outputs import check_folder, new_folder
+from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, RunError, StageError, unknown_name
 from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
-from tokenskip.prompts import Prompts, mark_question
-from tokenskip.store import TRAIN, Row, dump_row, read_manifest, read_rows
+from tokenskip.prompts import Prompts
+from tokenskip.serving.chat_template import mark_question
+from tokenskip.store import TRAIN, Row, dump_row, read_rows, run_config
 
 DATASET = "tokenskip"
 """The name of the data set in LLaMA-Factory's dataset_info.json."""
@@ -45,21 +46,11 @@ def export(run: Path, format: str, out: Path) -> int:
         raise RunError(f"{run} is not a run folder: start one with `tokenskip run` or `tokenskip generate`")
     if not (run / TRAIN).exists():
         raise StageError(f"{run} has no {TRAIN}: run `tokenskip prune {run}` first")
-    if out.exists():
-        raise RunError(f"{out} is there already: give a folder that is not, with -o")
-    config = check_config(read_manifest(run)["config"], str(run))
+    check_folder(out)
+    config = run_config(run)
     prompts = Prompts(load_tokenizer(config.model), config.prompt)
-    draft = out.with_name(out.name + ".tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        draft.mkdir(parents=True)
-        n_rows = FORMATS[format](read_rows(run / TRAIN), draft, prompts, config)
-        draft.replace(out)
-    except OSError as error:
-        raise RunError(f"cannot write {out}: {error.strerror}") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return n_rows
+    with new_folder(out) as draft:
+        return FORMATS[format](read_rows(run / TRAIN), draft, prompts, config)
 
 
 def _trl(rows: Iterator[Row], out: Path, prompts: Prompts, config: RunConfig) -> int:

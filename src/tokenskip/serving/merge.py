@@ -9,19 +9,22 @@ adapter on it: a fold that changed the model (a wrong base, a lossy dtype) is re
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tokenskip.commands.outputs import new_folder
+from tokenskip.commands.trust import check_trust
 from tokenskip.config import ModelConfig, RunConfig, check_config
 from tokenskip.embedded import adapter_path
 from tokenskip.errors import ModelError, RunError
-from tokenskip.models import EMBEDDED, load_model, resolve_model
-from tokenskip.prompts import Prompts, has_ratio_control
+from tokenskip.models import EMBEDDED, check_adapter, is_whole, load_model, resolve_model
+from tokenskip.prompts import Prompts
+from tokenskip.serving.chat_template import has_ratio_control
 from tokenskip.store import ADAPTER, TRAIN, is_run, read_manifest, read_rows
+from tokenskip.weights import read_settings, reading
 
 N_PROBES = 4
 LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
@@ -42,7 +45,7 @@ class Trained:
     @property
     def is_model(self) -> bool:
         """Whether the folder holds a whole model already."""
-        return (self.folder / "config.json").exists()
+        return is_whole(self.folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,8 @@ def find_adapter(source: str, base: str | None = None, dtype: str | None = None)
     `base` and `dtype` override the model that it belongs to and the precision it is loaded in.
 
     Raises:
-        RunError: there is no adapter there; ModelError: its base cannot be told, or is not there.
+        RunError: there is no adapter there; ModelError: it is not whole, or does not fit its base model;
+            ConfigError: the run would run code that is not trusted.
     """
     folder = adapter_path() if source == EMBEDDED else Path(source).expanduser()
     run = next((one for one in (folder, folder.parent) if is_run(one)), None)
@@ -75,53 +79,49 @@ def find_adapter(source: str, base: str | None = None, dtype: str | None = None)
         values["model"] = {**values.get("model", {}), "path": base or _base_named_in(folder), "revision": None}
     if dtype:
         values["model"] = {**values["model"], "dtype": dtype}
-    trained = Trained(folder=folder, config=check_config(values, str(source)), run=run)
-    if not trained.is_model:
-        resolve_model(trained.config.model.path)
+    config = check_config(values, str(run or source))
+    check_trust(config, (), str(run or source), recipe=False)
+    trained = Trained(folder=folder, config=config, run=run)
+    check_adapter(trained.folder, trained.config.model)
     return trained
 
 
 def _base_named_in(folder: Path) -> str:
     """The base model that an adapter names; the folder itself where it holds a whole model."""
-    file = folder / "adapter_config.json"
-    if not file.exists():
+    if is_whole(folder):
         return str(folder)
-    named = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not named:
-        raise ModelError(f"{file} does not name its base model: give it by --base")
-    return str(named)
+    named = read_settings(str(folder), "adapter_config.json").get("base_model_name_or_path")
+    if not isinstance(named, str) or not named:
+        raise ModelError(f"{folder / 'adapter_config.json'} does not name its base model: give it by --base")
+    return named
 
 
 def merge(trained: Trained, out: Path) -> Agreement | None:
     """Write the merged model and its tokenizer to `out`; how well its logits agree, None where nothing was to merge.
 
     Raises:
-        RunError: `out` exists or cannot be written; ModelError: merged and adapter logits disagree.
+        RunError: `out` is there already or cannot be written; ModelError: merged and adapter logits disagree.
     """
-    if out.exists():
-        raise RunError(f"{out} exists: choose another -o")
-    draft = out.with_name(out.name + ".tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        if trained.is_model:
-            shutil.copytree(trained.folder, draft)
-            agreement = None
-        else:
-            agreement = _merge_into(trained, draft)
-        draft.replace(out)
-    except OSError as error:
-        raise RunError(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return agreement
+    with new_folder(out) as draft:
+        if not trained.is_model:
+            return _merge_into(trained, draft)
+        for file in _model_files(trained.folder):
+            shutil.copyfile(file, draft / file.name)
+        return None
+
+
+def _model_files(folder: Path) -> list[Path]:
+    """The files of a model, and nothing else that lies beside them."""
+    kinds = (".safetensors", ".json", ".jinja", ".txt", ".model", ".tsv", ".md")
+    return [file for file in sorted(folder.iterdir()) if file.suffix in kinds and file.is_file()]
 
 
 def _merge_into(trained: Trained, draft: Path) -> Agreement:
     from transformers import AutoTokenizer
 
     source = trained.config.model.model_copy(update={"dtype": _stored_dtype(trained.config.model)})
-    tokenizer = AutoTokenizer.from_pretrained(str(trained.folder), trust_remote_code=source.trust_remote_code)
+    with reading(str(trained.folder), "the adapter's tokenizer cannot be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(str(trained.folder), trust_remote_code=source.trust_remote_code)
     template = tokenizer.chat_template
     probes = _probes(trained, Prompts(tokenizer, trained.config.prompt))
     if has_ratio_control(template):
@@ -151,9 +151,11 @@ def _stored_dtype(config: ModelConfig) -> str:
         return config.dtype
     from transformers import AutoConfig
 
-    stored = AutoConfig.from_pretrained(
-        resolve_model(config.path), revision=config.revision, trust_remote_code=config.trust_remote_code
-    ).dtype
+    source = resolve_model(config.path)
+    with reading(config.path, "its configuration cannot be read"):
+        stored = AutoConfig.from_pretrained(
+            source, revision=config.revision, trust_remote_code=config.trust_remote_code
+        ).dtype
     name = str(stored).rpartition(".")[2]
     return name if name in LARGEST_DIFFERENCE else "float32"
 

@@ -1,4 +1,4 @@
-"""A run's model card and the folder that `push` uploads: card, adapter (or merged model), tokenizer with its template.
+"""A run's model card.
 
 Every figure in the card is read from `results.json`; the prose says what the run was and what it does not show.
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,13 @@ import yaml
 from tokenskip import plugins
 from tokenskip.client import lora_rank
 from tokenskip.config import RunConfig
-from tokenskip.errors import ConfigError, RunError
-from tokenskip.evaluation.results import load_results
+from tokenskip.errors import ConfigError
 from tokenskip.models import EMBEDDED
 from tokenskip.report.page import markdown_table, num, pct, signed
-from tokenskip.serving.merge import Trained, merge
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
 _PRIVATE = {"url", "served", "extra", "concurrency", "retries", "timeout_s"}
 _SHOWN = ("original", "tokenskip", "random", "prompt_be_concise", "truncation_forced")
-_LEFT_OUT = ("README.md", "losses.tsv")
 
 
 def base_model_of(config: RunConfig, given: str | None, *, whole: bool) -> str | None:
@@ -49,32 +45,6 @@ def base_model_of(config: RunConfig, given: str | None, *, whole: bool) -> str |
         f"the adapter's base is {what}, which others cannot load: name its hub id by --base-model OWNER/NAME, or "
         "upload the whole model by --merged"
     )
-
-
-def prepare_upload(trained: Trained, repo: str, out: Path, base: str | None, *, merged: bool) -> Path:
-    """Write the folder that would be uploaded to `repo`; an older one of ours is replaced. Returns it.
-
-    Raises:
-        RunError: the run has no results yet, or `out` cannot be written; ConfigError: its base model is not public.
-    """
-    if trained.run is None:
-        raise RunError(f"{trained.folder} is not in a run folder: its card is written from a run's results.json")
-    results = load_results(trained.run)
-    whole = merged or trained.is_model
-    base = base_model_of(trained.config, base, whole=whole)
-    card = write_card(trained.config, results, repo, base, whole=whole)
-    if out.exists() and any(out.iterdir()) and not (out / "README.md").exists():
-        raise RunError(f"{out} holds something else: choose another --output")
-    shutil.rmtree(out, ignore_errors=True)
-    if whole:
-        merge(trained, out)
-    else:
-        shutil.copytree(trained.folder, out, ignore=shutil.ignore_patterns(*_LEFT_OUT))
-        settings = json.loads((out / "adapter_config.json").read_text(encoding="utf-8"))
-        settings |= {"base_model_name_or_path": base, "revision": trained.config.model.revision}
-        (out / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    (out / "README.md").write_text(card, encoding="utf-8")
-    return out
 
 
 def write_card(config: RunConfig, results: Mapping[str, Any], repo: str, base: str | None, *, whole: bool) -> str:
@@ -163,7 +133,17 @@ def _usage(config: RunConfig, repo: str, base: str | None, *, whole: bool) -> st
         else f"vllm serve {base} --enable-lora --max-lora-rank {lora_rank(config.train.rank)} \\\n"
         f"    --lora-modules {repo}=ADAPTER_FOLDER --chat-template ADAPTER_FOLDER/chat_template.jinja"
     )
+    trained = ", ".join(str(ratio) for ratio in sorted(config.prune.ratios))
+    others = {
+        "nearest": "another ratio is prompted as the nearest of these",
+        "refuse": "the template refuses any other",
+        "pass": "any other is passed on, and the model may not follow it",
+    }[config.prompt.untrained]
+    fixed = [f"`{name}` is `{json.dumps(value)}`" for name, value in config.prompt.template_kwargs.items()]
+    fixed += [f"the date is {config.prompt.date}"] if config.prompt.date else []
+    defaults = f" As in training, {', '.join(fixed)} unless a caller says otherwise." if fixed else ""
     return f"""The ratio is an argument of the chat template; without it, or with 1, the prompt is what it was before.
+Trained ratios: {trained}; {others}, unless the template holds a map of `tokenskip calibrate`.{defaults}
 
 ```python
 from {package} import {loader}

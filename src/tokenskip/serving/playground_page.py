@@ -8,12 +8,16 @@ All text from models and users is escaped, and nothing is loaded from or reporte
 from __future__ import annotations
 
 import html
-import os
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
+from tokenskip import tracking
 from tokenskip.commands.preview import shared_words
 from tokenskip.errors import BackendError, ConfigError
+from tokenskip.serving.guard import guard
 from tokenskip.serving.playground import Ground, Timed, race
 
 CSS = """
@@ -26,6 +30,11 @@ CSS = """
 .count { margin: .75rem 0 0; font-variant-numeric: tabular-nums; }
 #saved p { margin: 0; font-size: 1.1rem; font-weight: 600; min-height: 1.6rem; }
 """
+SHOWN_CHARACTERS = 2000
+"""The end of an answer that is shown while it still grows."""
+REFRESH_S = 0.15
+LARGEST_MATCH = 500_000
+"""Pairs of equal words among which the words of both chains are looked for."""
 FONTS = ["system-ui", "sans-serif"]  # the themes' own are fetched from Google
 ABOUT = "Both answers to one question. ~~Struck through~~: what the short chain leaves out."
 
@@ -39,12 +48,12 @@ def check_installed(*packages: str) -> None:
 
 
 def launch(ground: Ground, host: str, port: int, started: Callable[[str], None]) -> None:
-    """Serve the page until an interrupt; `started` is told its address.
+    """Serve the page until an interrupt; `started` gets its address.
 
     Raises:
         ConfigError: the port is taken, or the host is no address of this machine.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported: neither usage nor version checks
+    tracking.switch_telemetry_off()  # read when gradio is imported: neither usage nor version checks
     import gradio
 
     page = build(ground)
@@ -59,6 +68,8 @@ def launch(ground: Ground, host: str, port: int, started: Callable[[str], None])
             enable_monitoring=False,
             footer_links=[],
             prevent_thread_lock=True,
+            allowed_paths=[],
+            app_kwargs={"middleware": [guard(host)]},
             theme=gradio.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]),
             css=CSS,
         )
@@ -104,15 +115,30 @@ def answers(ground: Ground, question: str, ratio: float) -> Iterator[tuple[str, 
         yield "", "", _line("Write a question first.")
         return
     titles = ground.original[0], f"{ground.short[0]}, ratio {ratio:g}"
-    for one, other, done in race(ground, question, ratio):
-        kept = None
-        if done and one and other:
-            kept = shared_words(ground.parts(one[0].text)[0], ground.parts(other[0].text)[0])
-        yield (
-            _column(ground, titles[0], one, done, kept),
-            _column(ground, titles[1], other, done),
-            _line(_saved(ground, one, other)) if done and one and other else "",
-        )
+    next_s = 0.0
+    with closing(race(ground, question, ratio)) as steps:
+        for one, other, done in steps:
+            start = time.perf_counter()
+            if start < next_s and not done:
+                continue
+            kept = None
+            if done and one and other:
+                kept = _shared(ground.parts(one[0].text)[0], ground.parts(other[0].text)[0])
+            yield (
+                _column(ground, titles[0], one, done, kept),
+                _column(ground, titles[1], other, done),
+                _line(_saved(ground, one, other)) if done and one and other else "",
+            )
+            end = time.perf_counter()
+            next_s = end + max(REFRESH_S, 4 * (end - start))
+
+
+def _shared(text: str, other: str) -> list[tuple[int, int]] | None:
+    """The words of both chains; None where looking for them would take long, as in answers that go round in loops."""
+    counts, others = Counter(text.split()), Counter(other.split())
+    if sum(n * others[word] for word, n in counts.items()) > LARGEST_MATCH:
+        return None
+    return shared_words(text, other)
 
 
 def _column(
@@ -122,6 +148,8 @@ def _column(
     if at is not None:
         one, seconds = at
         cot, tail = ground.parts(one.text)
+        if not done:  # what the page is sent over and over does not grow with the answer
+            cot, tail = _end_of(cot), _end_of(tail)
         text = f"{_marked(cot, kept)}<b>{escape(tail)}</b>"
         if one.error:
             text += f'<b class="bad">{escape(one.error)}</b>'
@@ -129,6 +157,10 @@ def _column(
             text += '<b class="bad"> [cut off at the token cap]</b>'
         count = f"{ground.tokens(one):,} {'CoT tokens' if ground.count else 'tokens'}, {seconds:.2f} s"
     return f'<h3>{escape(title)}</h3><p class="chain">{text}</p><p class="count">{count}</p>'
+
+
+def _end_of(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"… {text[-SHOWN_CHARACTERS:]}"
 
 
 def _marked(cot: str, kept: Sequence[tuple[int, int]] | None) -> str:

@@ -11,10 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tokenskip.config import TaskConfig
+from tokenskip.config import PromptConfig, TaskConfig
 from tokenskip.errors import ConfigError, DataError, unknown_name
-from tokenskip.generation.answers import compare, extract_answer
-from tokenskip.jsonl import UniqueIds, read_jsonl, text_field
+from tokenskip.generation.answers import compare, extract_answer, unreadable, with_percent_sign
+from tokenskip.generation.latex import mend_backslashes
+from tokenskip.jsonl import UniqueIds, check_is_text, is_no_number, parse_json, read_jsonl, text_field
 from tokenskip.types import Grade, Problem
 
 ROLES = ("id", "question", "gold", "level")
@@ -30,14 +31,15 @@ class RowsTask:
     columns: ClassVar[Mapping[str, str]] = {role: role for role in ROLES}  # role -> the field that holds it
     options: tuple[str, ...] = ()
 
-    def __init__(self, config: TaskConfig) -> None:
-        """Checks the configuration; nothing is read before `problems`.
+    def __init__(self, config: TaskConfig, prompt: PromptConfig | None = None) -> None:
+        """Checks the configuration; nothing is read before `problems`. `prompt` says how the answer is marked.
 
         Raises:
             ConfigError: an unknown field role or option.
             DataError: a local file that is not there.
         """
         self.config = config
+        self.prompt = prompt or PromptConfig()
         for role in config.fields:
             if role not in ROLES:
                 raise ConfigError(f"task.fields: {unknown_name('field', role, ROLES)}")
@@ -71,27 +73,32 @@ class RowsTask:
             yield problem
 
     def problem(self, row: dict[str, Any], where: str, split: str, number: int) -> Problem:
-        """One row as a problem; DataError that begins with `where` when a field is missing."""
+        """One row as a problem; DataError that begins with `where` for a field that is missing or cannot be read."""
         id_field, level_field = self.fields["id"], self.fields["level"]
         wanted_id = id_field in row or "id" in self.config.fields
+        id = text_field(row, id_field, where) if wanted_id else f"{split}-{number}"
+        question = text_field(row, self.fields["question"], where)
+        gold = self.gold(text_field(row, self.fields["gold"], where), where)
+        if reason := unreadable(gold):
+            raise DataError(f"{where}: the gold answer of {id!r} cannot be read ({reason}): {gold[:60]!r}")
         return Problem(
-            id=text_field(row, id_field, where) if wanted_id else f"{split}-{number}",
-            question=text_field(row, self.fields["question"], where),
-            gold=self.gold(text_field(row, self.fields["gold"], where), where),
-            level=None if row.get(level_field) is None else str(row[level_field]),
+            id=id,
+            question=question,
+            gold=gold if self.numeric else with_percent_sign(gold, question),
+            level=None if row.get(level_field) is None or is_no_number(row[level_field]) else str(row[level_field]),
         )
 
     def gold(self, text: str, where: str) -> str:
         """The gold answer inside its field."""
-        return text.strip()
+        return mend_backslashes(text).strip()
 
     def extract(self, tail: str) -> str | None:
-        """The answer in the part behind the CoT; see `answers.extract_answer` for the order."""
-        return extract_answer(tail, numeric=self.numeric)
+        """The answer in the part after the CoT; see `statements.extract_answer`."""
+        return extract_answer(tail, numeric=self.numeric, trigger=self.prompt.trigger, think=self.prompt.think)
 
     def grade(self, answer: str, gold: str) -> Grade:
         """Compared by `answers.compare`; a whole GSM8K solution as gold counts as what follows its `####`."""
-        return compare(answer, gold.rsplit("####", 1)[-1].strip() or gold)
+        return compare(answer, gold.rsplit("####", 1)[-1].strip() or gold, percent=self.numeric)
 
 
 def is_local(source: str) -> bool:
@@ -133,8 +140,8 @@ def read_rows(source: str, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = json.loads(text)
+        check_is_text(path)
+        rows = parse_json(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DataError(f"{path} line {error.lineno}: malformed JSON ({error.msg}); is it a .jsonl file?") from None
     except (OSError, UnicodeDecodeError, RecursionError, ValueError) as error:

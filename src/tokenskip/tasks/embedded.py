@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tokenskip.config import TaskConfig
+from tokenskip.config import PromptConfig, TaskConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.generation.answers import compare, extract_answer
 from tokenskip.types import Grade, Problem
@@ -21,7 +21,7 @@ SIZES = {"train": 2000, "test": 1000}
 class EmbeddedTask:
     """Numeric answers of generated problems; there is always one more, so a limit may exceed the default size."""
 
-    def __init__(self, config: TaskConfig) -> None:
+    def __init__(self, config: TaskConfig, prompt: PromptConfig | None = None) -> None:
         """Checks the configuration.
 
         Raises:
@@ -35,6 +35,7 @@ class EmbeddedTask:
         given = next((key for key in ("train", "test", "fields") if getattr(config, key)), None)
         if given:
             raise ConfigError(f"task.{given} needs a task that reads files, such as task.name=jsonl; given: embedded")
+        self.prompt = prompt or PromptConfig()
         self.dev = bool(config.options.get("dev", False))
 
     def problems(self, split: str, limit: int | None = None) -> Iterable[Problem]:
@@ -53,8 +54,8 @@ class EmbeddedTask:
         return family.problems("dev", limit)
 
     def extract(self, tail: str) -> str | None:
-        """The number in the part behind the CoT."""
-        return extract_answer(tail, numeric=True)
+        """The number in the part after the CoT."""
+        return extract_answer(tail, numeric=True, trigger=self.prompt.trigger, think=self.prompt.think)
 
     def grade(self, answer: str, gold: str) -> Grade:
         """Compared as numbers."""

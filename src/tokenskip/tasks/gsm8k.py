@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from tokenskip.errors import DataError
 from tokenskip.generation.answers import parse_number
+from tokenskip.generation.latex import mend_backslashes
 from tokenskip.tasks._base import RowsTask
 
 
@@ -25,7 +26,7 @@ class Gsm8k(RowsTask):
 
     def gold(self, text: str, where: str) -> str:
         """What follows the last `####`; a bare number is taken as it is."""
-        gold = text.rsplit("####", 1)[-1].strip()
-        if not gold or ("####" not in text and parse_number(gold) is None):
-            raise DataError(f"{where}: field {self.fields['gold']!r} holds no answer behind '#### '")
+        gold = mend_backslashes(text).rsplit("####", 1)[-1].strip()
+        if parse_number(gold) is None:
+            raise DataError(f"{where}: field {self.fields['gold']!r} holds no number after '#### '")
         return gold

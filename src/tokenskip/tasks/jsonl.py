@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokenskip import plugins
-from tokenskip.config import TaskConfig
+from tokenskip.config import PromptConfig, TaskConfig
 from tokenskip.errors import ConfigError
 from tokenskip.tasks._base import RowsTask
 
@@ -30,9 +30,9 @@ class JsonlTask(RowsTask):
 
     options = ("answer_fn", "numeric")
 
-    def __init__(self, config: TaskConfig) -> None:
+    def __init__(self, config: TaskConfig, prompt: PromptConfig | None = None) -> None:
         """As `RowsTask`; ConfigError also when `numeric` is not a bool or `answer_fn` is no function to be found."""
-        super().__init__(config)
+        super().__init__(config, prompt)
         numeric = config.options.get("numeric", False)
         if not isinstance(numeric, bool):
             raise ConfigError(f"task.options.numeric must be true or false; given: {numeric!r}")

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from tokenskip.generation.answers import extract_boxed
+from tokenskip.generation.latex import mend_backslashes
 from tokenskip.tasks._base import RowsTask
 
 
@@ -31,4 +32,5 @@ class Math500(RowsTask):
 
     def gold(self, text: str, where: str) -> str:
         """The answer, or what the last box of a whole solution holds."""
+        text = mend_backslashes(text)
         return extract_boxed(text) or text.strip()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tokenskip.config import TrainConfig
-from tokenskip.prompts import Prompts, ratio_kwargs
+from tokenskip.prompts import Prompts, prompt_kwargs
 from tokenskip.store import Row
 from tokenskip.types import Trajectory
 
@@ -58,6 +58,6 @@ def _row(one: Trajectory, ratio: float, achieved: float, text: str, n_cot_tokens
         "achieved_ratio": round(achieved, 4),
         "prompt": list(prompts.messages(one.question)),
         "completion": [{"role": "assistant", "content": text}],
-        "chat_template_kwargs": ratio_kwargs(ratio),
+        "chat_template_kwargs": prompt_kwargs(prompts.config, ratio),
         "n_cot_tokens": n_cot_tokens,
     }

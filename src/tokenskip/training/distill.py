@@ -26,7 +26,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tokenskip.commands.outputs import check_folder, new_folder
+from tokenskip.config import ModelConfig
 from tokenskip.errors import ConfigError, ModelError, StageError, unknown_name
+from tokenskip.models import load_tokenizer, load_weights
 from tokenskip.types import Span, Trajectory
 
 Size = Literal["tiny", "small"]
@@ -98,6 +101,7 @@ def distill(
     """
     import torch
 
+    check_folder(out, or_empty=True)
     settings = settings or Settings()
     rate = settings.learning_rate or (3e-5 if settings.encoder else 2e-3)
     settings = replace(settings, learning_rate=rate)
@@ -128,10 +132,10 @@ def distill(
         "time_s": round(time.perf_counter() - start, 1),
         "settings": asdict(settings),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    model.to("cpu").save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    (out / "distill.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    with new_folder(out, or_empty=True) as draft:
+        model.to("cpu").save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        (draft / "distill.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return metrics
 
 
@@ -153,17 +157,13 @@ def token_values(offsets: Sequence[tuple[int, int]], spans: Sequence[Span]) -> l
 
 
 def _load(encoder: str) -> tuple[Any, Any]:
-    from transformers import AutoModelForTokenClassification, AutoTokenizer
+    """A checkpoint and its tokenizer; of the model only the head may be missing, which is trained."""
+    from transformers import AutoModelForTokenClassification
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(encoder)
-        model = AutoModelForTokenClassification.from_pretrained(encoder, num_labels=2)
-    except (OSError, ValueError, KeyError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelError(f"{encoder} cannot be loaded as an encoder (folder or hub id): {first}") from None
+    model = load_weights(AutoModelForTokenClassification, encoder, fresh="classifier.", num_labels=2)
     if model.config.model_type not in ("xlm-roberta", "bert"):
         raise ModelError(f"distill needs an XLM-RoBERTa or BERT encoder; {encoder} is {model.config.model_type!r}")
-    return model, tokenizer
+    return model, load_tokenizer(ModelConfig(path=encoder))
 
 
 def _build(texts: Sequence[str], settings: Settings) -> tuple[Any, Any]:

@@ -14,21 +14,24 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tokenskip import tracking
 from tokenskip.config import ModelConfig, RunConfig
 from tokenskip.distributed import batch_split, local_rank, rank, world
 from tokenskip.errors import ConfigError, RunError, StageError
 from tokenskip.layout import note, noted
-from tokenskip.models import load_model, pick_device, resolve_model
+from tokenskip.models import load_model, model_width, pick_device, resolve_model
 from tokenskip.progress import Advance, Progress
 from tokenskip.prompts import Prompts
 from tokenskip.run import Run
 from tokenskip.store import ADAPTER, TRAIN, Row, RunFolder, read_rows
 from tokenskip.tracking import tracked, trainer_options
+from tokenskip.training.check import checkpointing_key
+from tokenskip.training.hardware import NARROW, has_bf16
 
 
 def run(run: Run) -> None:
@@ -65,7 +68,10 @@ def first_weights(folder: RunFolder) -> str:
     return "round_0" if folder.file(f"round-0/{ADAPTER}").exists() else "tokenskip"
 
 
-def tokenise_row(row: Row, prompts: Prompts) -> dict[str, list[int]]:
+TokenisedRow = dict[str, list[int]]
+
+
+def tokenise_row(row: Row, prompts: Prompts) -> TokenisedRow:
     """`input_ids` and `labels` of one row of `train.jsonl`; the prompt's labels are -100 (no loss)."""
     prompt = prompts.ids(prompts.text(row["prompt"], row["ratio"]))
     completion = prompts.completion_ids(row["completion"][0]["content"])
@@ -81,45 +87,74 @@ def train(folder: RunFolder, prompts: Prompts, progress: Progress) -> Path:
     out = folder.file(ADAPTER)
     if out.exists():
         return out
-    rows, n_long = _rows(folder, prompts)
+    rows, chains, n_long = _rows(folder, prompts)
     if not rows:
         raise StageError(f"{folder.path / TRAIN} has no usable rows ({n_long} longer than train.max_length)")
     with _disk_errors(folder.path), tracked(folder.path):
-        _fit(folder, rows, prompts, progress, out)
+        _fit(folder, rows, chains, prompts, progress, out)
     return out
 
 
-def _fit(folder: RunFolder, rows: list[dict[str, list[int]]], prompts: Prompts, progress: Progress, out: Path) -> None:
-    from datasets import Dataset
-    from transformers import set_seed
-    from transformers.trainer_callback import PrinterCallback
-    from trl import SFTTrainer
-
+def _fit(
+    folder: RunFolder,
+    rows: Sequence[TokenisedRow],
+    chains: Sequence[str],
+    prompts: Prompts,
+    progress: Progress,
+    out: Path,
+) -> None:
+    tracking.switch_telemetry_off()  # before TRL is imported
     config = folder.config
     checkpoints = folder.file("checkpoints")
-    arguments = _arguments(config, checkpoints)  # joins the other processes, if there are any
-    set_seed(config.seed)
+    arguments = training_arguments(config, checkpoints)  # joins the other processes, if there are any
     model = load_model(_placed(config))
     with progress.stage("train", None) as advance:
         bar = _bar(advance)
-        model = _with_adapter(model, config)
-        trainer = SFTTrainer(
-            model=model,
-            optimizers=(_optimizer(model, config), None),
-            args=arguments,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=prompts.tokenizer,
-            callbacks=[bar],
-        )
-        trainer.remove_callback(PrinterCallback)
-        # Rows go in tokenised; should a later TRL filter or cut them, say so instead of training on less
-        assert len(trainer.train_dataset) == len(rows), "TRL dropped rows that we had checked"
+        trainer = make_trainer(model, rows, config, arguments, prompts.tokenizer, bar, chains=chains)
         trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
         if bar.stopped:
             raise KeyboardInterrupt
-    _save(trainer, prompts, out)
+    _save(trainer, prompts, config, out)
     if not rank():
         shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def make_trainer(
+    model: Any,
+    rows: Sequence[TokenisedRow],
+    config: RunConfig,
+    arguments: Any,
+    tokenizer: Any,
+    *callbacks: Any,
+    chains: Sequence[str] | None = None,
+) -> Any:
+    """The trainer of a loaded model on tokenised rows, with a fresh adapter where the configuration wants one.
+
+    `chains`: the name of the chain that each row is cut from, for `train.order: chains`.
+    """
+    from datasets import Dataset
+    from transformers import set_seed
+    from transformers.trainer_callback import PrinterCallback
+
+    from tokenskip.training.trainer import Trainer
+
+    set_seed(arguments.seed)
+    model = _with_adapter(model, config)
+    if arguments.use_cpu and arguments.bf16:
+        _round_frozen(model)
+    trainer = Trainer(
+        chains=chains if config.train.order == "chains" else None,
+        model=model,
+        optimizers=(_optimizer(model, config), None),
+        args=arguments,
+        train_dataset=Dataset.from_list(list(rows)),
+        processing_class=tokenizer,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    # Rows go in tokenised; should a later TRL filter or cut them, say so instead of training on less
+    assert len(trainer.train_dataset) == len(rows), "TRL dropped rows that we had checked"
+    return trainer
 
 
 @contextmanager
@@ -139,22 +174,45 @@ def _disk_errors(path: Path) -> Iterator[None]:
 _DISK_ERROR = re.compile(r"PytorchStreamWriter|No space left|File too large|os error (?:5|27|28|30|122)\b")
 
 
+def uses_bf16(model: ModelConfig) -> bool:
+    """Whether products are taken in bf16 (autocast): as `model.dtype` says; with auto, where it is faster."""
+    device = pick_device(model.device)
+    if model.dtype != "auto":
+        return model.dtype == "bfloat16" or (model.dtype == "float16" and device != "cpu")
+    return has_bf16(device) and (device != "cpu" or model_width(model) >= NARROW)
+
+
 def _placed(config: RunConfig) -> ModelConfig:
-    """The model's settings in one of several processes: each has its accelerator; what is sharded starts on the CPU."""
-    if world() == 1 or config.model.device != "auto" or pick_device("auto") == "cpu":
-        return config.model
-    sharded = any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
-    device = "cpu" if sharded else f"{pick_device('auto')}:{local_rank()}"
-    dtype = "bfloat16" if config.model.dtype == "auto" else config.model.dtype
+    """The model's settings for training; what is trained is kept in float32, where small updates are not lost.
+
+    A LoRA adapter always is; the frozen weights beside it are in bf16 on an accelerator. Of several processes each has
+    its accelerator; what is sharded starts on the CPU.
+    """
+    device = pick_device(config.model.device)
+    whole = config.train.method == "full" or device == "cpu"
+    dtype = "float32" if whole else "bfloat16" if config.model.dtype == "auto" else config.model.dtype
+    if world() > 1 and config.model.device == "auto" and device != "cpu":
+        sharded = any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
+        device = "cpu" if sharded else f"{device}:{local_rank()}"
     return config.model.model_copy(update={"device": device, "dtype": dtype})
 
 
-def _rows(folder: RunFolder, prompts: Prompts) -> tuple[list[dict[str, list[int]]], int]:
-    """The tokenised rows that fit `train.max_length`, and how many did not."""
-    limit = folder.config.train.max_length
-    tokenised = [tokenise_row(row, prompts) for row in read_rows(folder.require(TRAIN))]
-    fitting = [row for row in tokenised if len(row["input_ids"]) <= limit]
-    return fitting, len(tokenised) - len(fitting)
+def _round_frozen(model: Any) -> None:
+    """Keep the frozen matrices of a CPU's bf16 training in bf16: autocast would round them anew for every product."""
+    import torch
+
+    embedding = model.get_input_embeddings().weight  # maybe the head's as well
+    for module in model.modules():
+        if type(module) is torch.nn.Linear and not module.weight.requires_grad and module.weight is not embedding:
+            module.to(torch.bfloat16)
+
+
+def _rows(folder: RunFolder, prompts: Prompts) -> tuple[list[TokenisedRow], list[str], int]:
+    """The tokenised rows that fit `train.max_length`, the chain each is cut from, and how many did not fit."""
+    stored = list(read_rows(folder.require(TRAIN)))
+    tokenised = [tokenise_row(row, prompts) for row in stored]
+    fitting = [at for at, row in enumerate(tokenised) if len(row["input_ids"]) <= folder.config.train.max_length]
+    return [tokenised[at] for at in fitting], [stored[at]["id"] for at in fitting], len(stored) - len(fitting)
 
 
 def _last_checkpoint(checkpoints: Path) -> str | None:
@@ -203,15 +261,16 @@ def _optimizer(model: Any, config: RunConfig) -> Any:
     return Muon(model, config.train.learning_rate)
 
 
-def _arguments(config: RunConfig, checkpoints: Path) -> Any:
-    import torch
+def training_arguments(config: RunConfig, checkpoints: Path) -> Any:
+    """The trainer's arguments: the settings of `train`, and over them whatever `train.trainer` says."""
     from trl import SFTConfig
 
     settings = config.train
     split = batch_split(settings.batch_size, settings.accumulation, world())
     if split is None:
         raise ConfigError(f"train.batch_size={settings.batch_size} does not divide among {world()} processes")
-    on_cpu = config.model.device == "cpu" or not torch.accelerator.is_available()
+    on_cpu = pick_device(config.model.device) == "cpu"
+    seed = config.seed if settings.seed is None else settings.seed
     options: dict[str, Any] = {
         "output_dir": str(checkpoints),
         "per_device_train_batch_size": split[0],
@@ -226,11 +285,11 @@ def _arguments(config: RunConfig, checkpoints: Path) -> Any:
         "logging_steps": 20,
         **trainer_options(settings.report_to, config.name),
         "disable_tqdm": True,
-        "seed": config.seed,
-        "data_seed": config.seed,
+        "seed": seed,
+        "data_seed": seed,
         "use_cpu": on_cpu,
-        "bf16": not on_cpu,
-        "activation_checkpointing": not on_cpu,
+        "bf16": uses_bf16(config.model),
+        checkpointing_key(SFTConfig): not on_cpu,
         "dataloader_pin_memory": not on_cpu,
     }
     return SFTConfig(**{**options, **settings.trainer})
@@ -245,10 +304,15 @@ def _bar(advance: Advance) -> Any:
 
         seen = 0
         stopped = False
+        note = ""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             advance(0, total=state.max_steps)
             self._move(state)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if "loss" in (logs or {}):
+                self.note = f"loss {float(logs['loss']):.4g}"
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             try:
@@ -258,12 +322,12 @@ def _bar(advance: Advance) -> Any:
 
         def _move(self, state: Any) -> None:
             n, self.seen = state.global_step - self.seen, state.global_step
-            advance(n)
+            advance(n, note=self.note)
 
     return Bar()
 
 
-def _save(trainer: Any, prompts: Prompts, out: Path) -> None:
+def _save(trainer: Any, prompts: Prompts, config: RunConfig, out: Path) -> None:
     """Write the adapter and its tokenizer beside, then move them in place: `adapter/` is whole or not there."""
     draft = out.with_name(out.name + ".tmp")
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
@@ -272,14 +336,14 @@ def _save(trainer: Any, prompts: Prompts, out: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         model = trainer.accelerator.unwrap_model(trainer.model)
         model.save_pretrained(str(draft), state_dict=state, safe_serialization=True)
-        _save_beside(trainer, prompts, draft)
+        _save_beside(trainer, prompts, config, draft)
         draft.replace(out)
     trainer.accelerator.wait_for_everyone()
 
 
-def _save_beside(trainer: Any, prompts: Prompts, draft: Path) -> None:
-    """The tokenizer and the losses."""
-    prompts.tokenizer.save_pretrained(str(draft))
+def _save_beside(trainer: Any, prompts: Prompts, config: RunConfig, draft: Path) -> None:
+    """The tokenizer, whose template knows the trained ratios, and the losses."""
+    prompts.save_tokenizer(draft, config.prune.ratios)
     losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     lines = "".join(f"{step}\t{loss:.4f}\n" for step, loss in losses)
     (draft / "losses.tsv").write_text("step\tloss\n" + lines, encoding="utf-8")

@@ -1,0 +1,96 @@
+"""Whose code may run: a recipe, a run folder and a model are data, and data does not consent to code.
+
+A plug-in that is no part of tokenskip runs when this user names it: on the command line (`--set score.scorer=…`), in
+Python, or in the environment variable TOKENSKIP_TRUST, which lists packages and models:
+
+    TOKENSKIP_TRUST=my_package tokenskip run mine.yaml
+    TOKENSKIP_TRUST=my_package,someone/model tokenskip export runs/theirs -o rows
+
+Code that comes with a model runs when a recipe or the command line says `model.trust_remote_code: true`; a run folder's
+`config.json` may be somebody else's, so there the model must be in TOKENSKIP_TRUST as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tokenskip.errors import ConfigError
+
+VARIABLE = "TOKENSKIP_TRUST"
+HOMES = {
+    "task": ("tokenskip.tasks",),
+    "backend": ("tokenskip.backends",),
+    "scorer": ("tokenskip.scorers",),
+    "answer_fn": ("tokenskip.generation.answers",),
+}
+"""Where our own plug-ins are. Any other module, even of ours, may do anything when it is imported or called."""
+
+_PLACES = {
+    "task.name": "task",
+    "task.options.answer_fn": "answer_fn",
+    "generate.backend": "backend",
+    "score.scorer": "scorer",
+}
+_VLLM_IMPORTS = ("_cls", "_processors", "_plugin", "executor_backend", "kv_transfer_config", "compilation_config")
+"""Ends of options with which vLLM imports what they name."""
+
+
+def is_ours(kind: str, name: str) -> bool:
+    """Whether a plug-in's name stands for one of our own: a name of a table, or a module in the folder of its kind."""
+    module, colon, _ = name.partition(":")
+    return not colon or any(module == home or module.startswith(f"{home}.") for home in HOMES[kind])
+
+
+def foreign_code(config: Any) -> Iterator[tuple[str, str]]:
+    """(setting, name) of everything outside of tokenskip whose code a run of this configuration imports or runs."""
+    values = config.model_dump()
+    for place, kind in _PLACES.items():
+        name = _at(values, place)
+        if isinstance(name, str) and not is_ours(kind, name):
+            yield place, name
+    for option, value in config.generate.options.items():
+        if config.generate.backend == "vllm" and option.endswith(_VLLM_IMPORTS) and value:
+            yield f"generate.options.{option}", str(value)
+    if config.model.trust_remote_code:
+        yield "model.trust_remote_code", config.model.path
+    if config.generate.backend == "vllm" and config.generate.options.get("trust_remote_code"):
+        yield "generate.options.trust_remote_code", config.model.path
+
+
+def check_trust(config: Any, overrides: Sequence[str], source: str, *, recipe: bool) -> None:
+    """Nothing, where all foreign code that a configuration names is trusted by this user.
+
+    `overrides` are what the user laid over the data (--set); `recipe` says that the data is a recipe, whose
+    `trust_remote_code` counts, and no run folder.
+
+    Raises:
+        ConfigError: says what would run, and what to type.
+    """
+    said = {override.partition("=")[0].strip() for override in overrides}
+    trusted = {name.strip() for name in os.environ.get(VARIABLE, "").split(",")}
+    for place, name in foreign_code(config):
+        remote = place.endswith("trust_remote_code")
+        package = name if remote else name.partition(":")[0].partition(".")[0]
+        if (
+            any(f"{place}.".startswith(f"{key}.") for key in said)
+            or package in trusted
+            or name.partition(":")[0] in trusted
+        ):
+            continue
+        if remote and recipe:
+            continue
+        what = f"code that comes with the model {name}" if remote else f"{name}, which is no part of tokenskip"
+        raise ConfigError(
+            f"{source}: {place} would run {what}. If you trust it, put {VARIABLE}={package} before the command, or say "
+            f"it yourself where the command takes it: --set {place}={'true' if remote else name}"
+        )
+
+
+def _at(values: Mapping[str, Any], place: str) -> Any:
+    """The value at a dotted place; None where there is none."""
+    found: Any = values
+    for key in place.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found

@@ -1,0 +1,67 @@
+"""Text that was written by others, made safe for a terminal: what it says is shown, what it commands is not done.
+
+print(printable(reply))         # \\x1b]0;title\\x07 instead of a new title
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.segment import Segment
+
+_HIDDEN = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
+"""Characters that turn the reading direction around, or start a line where no terminal shows one."""
+
+
+def printable(text: str) -> str:
+    """`text` with control characters, direction overrides and halves of characters escaped; line breaks and tabs stay.
+
+    ESC, the C1 controls (which some terminals obey as they obey ESC), carriage return and backspace could set titles,
+    clear the screen, fake links or overwrite a line.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(character) if _commands(character) else character for character in text)
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """The printable text of a message from elsewhere as one line of at most `limit` characters."""
+    line = " ".join(printable(str(text)[: 8 * limit]).split())
+    return line if len(line) <= limit else f"{line[:limit]}…"
+
+
+def console(**options: Any) -> Console:
+    """A console of rich that prints texts as `printable` shows them, whatever they come in."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Printable(Console):
+        def render(self, *arguments: Any, **more: Any) -> Iterable[Segment]:
+            for one in super().render(*arguments, **more):
+                yield one if one.control else Segment(printable(one.text), one.style)
+
+    return Printable(**options)
+
+
+def replace_unencodable() -> None:
+    """Let standard output and error write "?" for a character that their encoding lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _commands(character: str) -> bool:
+    if character in "\n\t":
+        return False
+    is_tag = "\U000e0000" <= character <= "\U000e007f"  # unseen letters
+    return character in _HIDDEN or is_tag or unicodedata.category(character) in ("Cc", "Cs")
+
+
+def _escaped(character: str) -> str:
+    return ascii(character)[1:-1]

@@ -1,0 +1,40 @@
+"""What the machine is asked: glibc is told to keep memory, and says so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tokenskip.training import hardware
+
+FAULTS = """
+import resource, sys
+import torch
+from tokenskip.training.hardware import keep_memory
+torch.set_num_threads(1)
+if sys.argv[1] == "keep":
+    assert keep_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(40):
+    torch.empty(12_000_000).fill_(1.0)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hardware.keep_memory(), reason="another C library")
+def test_large_tensors_are_not_handed_back_and_fetched_again() -> None:
+    """Also above 32 MiB, where glibc refuses a threshold."""
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("keep", "leave")
+    }
+    assert faults["keep"] < faults["leave"] / 3
+
+
+def test_cores_are_those_this_process_may_use() -> None:
+    code = "import os; os.sched_setaffinity(0, {0}); from tokenskip.training.hardware import cores; print(cores())"
+    if not hasattr(__import__("os"), "sched_setaffinity"):
+        pytest.skip("no affinity here")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
