@@ -90,7 +90,7 @@ def test_an_arm_may_say_its_own_cap(arm: Arm, run_says: str, cap: int) -> None:
 def test_samples_are_rows_of_one_problem(tmp_path: Path, model_folder: Path) -> None:
     path, results = run(tmp_path, model_folder, samples=3, temperature=0.7, latency_samples=0)
     rows = list(read_rows(path / "eval" / "original.jsonl"))
-    assert [row["id"] for row in rows] == [f"p{i}#{k}" for k in range(3) for i in range(100, 110)]
+    assert [(row["id"], row["sample"]) for row in rows] == [(f"p{i}", k) for k in range(3) for i in range(100, 110)]
     assert [row["output"].split()[3] for row in rows] == ["0"] * 10 + ["1"] * 10 + ["2"] * 10, "a seed a pass"
     original = results["arms"][0]
     assert (original["n"], original["n_problems"]) == (30, 10)

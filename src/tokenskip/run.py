@@ -112,6 +112,10 @@ class Run:
         limit = self.config.task.train_limit if split == "train" else self.config.task.test_limit
         return self.task.problems(split, limit)
 
+    def check_problems(self, split: str) -> int:
+        """How many there are; RunError when they are not those that the run was begun with, naming some."""
+        return self.folder.check_data(split, lambda: self.problems(split))
+
     def backend(self, weights: str = "base") -> Backend:
         """The backend over the weights of an arm; see `arms.Arm.weights`.
 

@@ -19,7 +19,7 @@ from synthetic_results import results_of
 from tokenskip.arms import ARMS
 from tokenskip.config import RunConfig
 from tokenskip.evaluation.metrics import summarise_arm
-from tokenskip.store import TRAIN, TRAJECTORIES, RunFolder, dump_row, read_rows, trajectory_row
+from tokenskip.store import COMPLETIONS, TRAIN, TRAJECTORIES, RunFolder, dump_row, grade_row, read_rows, trajectory_row
 from tokenskip.types import Grade, Trajectory
 
 N = 200
@@ -188,19 +188,21 @@ def test_relabelled_rows_carry_what_their_chain_achieved(tmp_path: Path) -> None
 
 
 def test_the_shortest_right_sample_of_each_problem_is_chosen(tmp_path: Path) -> None:
-    def sample(id: str, n_tokens: int, dropped: str | None = None) -> Trajectory:
-        return Trajectory(id=id, question="q", gold="1", cot="c", n_cot_tokens=n_tokens, dropped=dropped)
+    def sample(id: str, k: int, n_tokens: int, dropped: str | None = None) -> Trajectory:
+        grade = Grade(correct=not dropped, reason="")
+        one = Trajectory(id=id, sample=k, question="q", gold="1", cot="c", n_cot_tokens=n_tokens, grade=grade)
+        return one.drop(dropped) if dropped else one
 
     samples = [
-        sample("a#0", 9),
-        sample("a#1", 7),
-        sample("a#2", 7),
-        sample("a#3", 5, "wrong"),
-        sample("b#0", 3, "wrong"),
+        sample("a", 0, 9),
+        sample("a", 1, 7),
+        sample("a", 2, 7),
+        sample("a", 3, 5, "wrong"),
+        sample("b", 0, 3, "wrong"),
     ]
-    text = "".join(dump_row(trajectory_row(one)) for one in samples)
-    (tmp_path / TRAJECTORIES).write_text(text, encoding="utf-8")
-    assert [row["id"] for row in ablations.shortest(tmp_path)] == ["a#1"]
+    for name, row in ((COMPLETIONS, trajectory_row), (TRAJECTORIES, grade_row)):
+        (tmp_path / name).write_text("".join(dump_row(row(one)) for one in samples), encoding="utf-8")
+    assert ablations.shortest(tmp_path) == {1}
 
 
 def test_an_unknown_variant_is_named(capsys: Any, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_equivalence(n: int, lost: int, statement: str) -> None:
 def test_repeated_problems_widen_the_interval() -> None:
     """Ten samples of the same answer are one problem's worth of evidence, not ten."""
     once = rows("1" * 30 + "0" * 30)
-    many = [replace(row, id=f"{row.id}#{sample}") for row in once for sample in range(10)]
+    many = [replace(row, sample=sample) for row in once for sample in range(10)]
     one, ten = (
         metrics.summarise_arm(ARMS["tokenskip"], 0.6, once, once),
         metrics.summarise_arm(ARMS["tokenskip"], 0.6, many, once),
@@ -110,8 +110,12 @@ def test_repeated_problems_widen_the_interval() -> None:
     assert (ten.lost, ten.gained) == (0, 0)
 
 
-def test_problem_id() -> None:
-    assert [metrics.problem_id(name) for name in ("p", "p#3", "a#b", "a#b#12")] == ["p", "p", "a#b", "a#b"]
+def test_an_id_is_data_and_no_sample_number() -> None:
+    named = [replace(row, id=f"algebra#{i}") for i, row in enumerate(rows("1010"))]
+    assert metrics.summarise_arm(ARMS["original"], None, named, named).n_problems == 4
+    again = [replace(one, sample=k) for k in range(3) for one in named]
+    summary = metrics.summarise_arm(ARMS["original"], None, again, again)
+    assert (summary.n, summary.n_problems, summary.accuracy) == (12, 4, 0.5)
 
 
 def test_summary_by_hand() -> None:

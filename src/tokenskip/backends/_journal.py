@@ -26,7 +26,7 @@ class Journal:
         known = {}
         for row in read_rows(self.file):
             with suppress(KeyError, TypeError):
-                known[row["key"]] = Completion(**row["completion"])
+                known[row["key"]] = Completion(**{**row["completion"], "token_ids": (), "resumed": True})
         return known
 
     def note(self, key: str, completion: Completion) -> None:

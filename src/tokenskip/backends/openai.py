@@ -303,9 +303,9 @@ class OpenAIBackend:
             "temperature": sampling.temperature,
             **self.extra,
         }
-        if sampling.temperature > 0:  # one seed per place in the window: repeated samples of a question differ
+        if sampling.temperature > 0:  # a seed of its own: repeated samples of a question differ
             seed = sampling.seed ^ zlib.crc32(repr((i, prompt.token_ids)).encode())
-            payload |= {"top_p": sampling.top_p, "seed": seed % 2**31}
+            payload |= {"top_p": sampling.top_p, "seed": seed % 2**31 if prompt.seed is None else prompt.seed}
         return payload
 
     def _key(self, prompt: Prompt, sampling: Sampling, i: int) -> str:

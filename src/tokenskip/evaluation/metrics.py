@@ -3,7 +3,7 @@
 Reads lists of `Trajectory` (one arm each, ungraded rows allowed) and returns an `ArmResult`. Pure: no file, no model,
 no random state of its own (bootstraps are seeded). What arms say of each other is in `comparisons` and `warnings`.
 
-Several samples of one problem have ids `p#0`, `p#1`, …: a problem then counts once, with its mean (pass@1); accuracies
+Several samples of one problem share its id: a problem then counts once, with its mean (pass@1); accuracies
 have a Wilson interval with a design effect, differences a bootstrap over problems, not rows. What cannot
 be graded counts as not correct, and has a rate of its own.
 """
@@ -90,12 +90,6 @@ def _equivalence(change: Array, low: float, high: float, p_value: float) -> str:
     return DIFFERS if p_value < 0.05 else UNDECIDED
 
 
-def problem_id(row_id: str) -> str:
-    """The problem a row belongs to: `p` for `p`, `p#0` and `p#12`."""
-    head, mark, sample = row_id.rpartition("#")
-    return head if mark and sample.isdigit() else row_id
-
-
 def _correct(row: Trajectory) -> float:
     return float(row.grade is not None and row.grade.correct is True)
 
@@ -108,7 +102,7 @@ def _by_problem(rows: Iterable[Trajectory], value: Callable[[Trajectory], float]
     """The mean of `value` over the samples of each problem, in the order problems first occur."""
     found: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        found[problem_id(row.id)].append(value(row))
+        found[row.id].append(value(row))
     return {problem: sum(values) / len(values) for problem, values in found.items()}
 
 

@@ -36,7 +36,8 @@ WINDOW = 256
 
 
 def run(run: Run) -> None:
-    """Stage 2. Raises StageError when nothing has been generated."""
+    """Stage 2. Raises StageError when nothing has been generated, or not all of it."""
+    run.folder.completions()
     completions = map(trajectory_from_row, read_rows(run.folder.require(COMPLETIONS)))
     for rows in run.map(grading, run.folder.pending(TRAJECTORIES, completions, WINDOW), "grade"):
         run.folder.append(TRAJECTORIES, rows)

@@ -63,5 +63,6 @@ def _prune(run: Run, trajectory: Trajectory, thresholds: Mapping[float, float] |
     settings = run.config.prune
     ratios = settings.ratios
     if settings.per_trajectory == "one":
-        ratios = (draw_ratio(trajectory.id, ratios, run.config.seed),)
+        key = trajectory.id if not trajectory.sample else f"{trajectory.id}\0{trajectory.sample}"
+        ratios = (draw_ratio(key, ratios, run.config.seed),)
     return prune_trajectory(trajectory, ratios, run.count, settings, thresholds)

@@ -129,16 +129,8 @@ def spreads(runs: Sequence[NamedRun]) -> list[ArmSpread]:
 
 
 def _by_content(rows: Sequence[Trajectory]) -> list[Trajectory]:
-    """The rows under ids that are equal only where the problems are: two runs may call different ones `test-7`.
-
-    A sample's `#k` stays at the end, where `metrics` looks for it.
-    """
-    named = []
-    for row in rows:
-        head, mark, sample = row.id.rpartition("#")
-        problem, suffix = (head, f"#{sample}") if mark and sample.isdigit() else (row.id, "")
-        named.append(replace(row, id=json.dumps([problem, row.question, row.gold]) + suffix))
-    return named
+    """The rows under ids that are equal only where the problems are: two runs may call different ones `test-7`."""
+    return [replace(row, id=json.dumps([row.id, row.question, row.gold])) for row in rows]
 
 
 def write_comparison(runs: Sequence[NamedRun], target: Path) -> Path:
