@@ -31,9 +31,9 @@ from tokenskip.config import RunConfig, load_recipe
 from tokenskip.errors import ConfigError, TokenskipError, unknown_name
 from tokenskip.evaluation.evaluate import read_arm
 from tokenskip.evaluation.metrics import paired_difference
-from tokenskip.prompts import ratio_kwargs
+from tokenskip.prompting.prompts import ratio_kwargs
 from tokenskip.run import Run
-from tokenskip.store import (
+from tokenskip.storage.store import (
     COMPLETIONS,
     EVAL,
     SCORES,

@@ -34,7 +34,7 @@ from tokenskip.progress import Advance
 from tokenskip.report.tables import markdown_table
 from tokenskip.report.text import p_value_text, pct, points, signed, summary
 from tokenskip.run import Run
-from tokenskip.store import ADAPTER, RunFolder
+from tokenskip.storage.store import ADAPTER, RunFolder
 
 RECIPE = ROOT / "src" / "tokenskip" / "recipes" / "embedded.yaml"
 IMAGES = ("curve.png", "ratio.png", "example.png")

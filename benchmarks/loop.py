@@ -32,7 +32,7 @@ from tokenskip.evaluation.evaluate import load_map, read_arm
 from tokenskip.evaluation.metrics import paired_difference
 from tokenskip.report.text import pct
 from tokenskip.run import Run
-from tokenskip.store import CALIBRATION, Row, RunFolder, read_manifest, write_atomically
+from tokenskip.storage.store import CALIBRATION, Row, RunFolder, read_manifest, write_atomically
 from tokenskip.training.rounds import round_infos
 
 SIZE = "s"

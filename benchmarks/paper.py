@@ -35,7 +35,7 @@ from tokenskip.evaluation.results import funnel
 from tokenskip.evaluation.schema import ArmResult, load_results
 from tokenskip.evaluation.stats import bootstrap_mean
 from tokenskip.run import Run
-from tokenskip.store import ADAPTER, RunFolder, read_manifest, write_atomically
+from tokenskip.storage.store import ADAPTER, RunFolder, read_manifest, write_atomically
 
 Row = dict[str, Any]
 SIZES = ("xs", "s", "b")

@@ -41,7 +41,7 @@ from tokenskip.pruning.atoms import split_units
 from tokenskip.pruning.chain import prune_chain
 from tokenskip.pruning.corpus import corpus_thresholds, prune_trajectory
 from tokenskip.run import Run
-from tokenskip.store import (
+from tokenskip.storage.store import (
     COMPLETIONS,
     EVAL,
     SCORES,

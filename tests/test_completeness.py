@@ -12,7 +12,7 @@ from scripted_runs import recipe
 from tokenskip import pipeline
 from tokenskip.config import load_recipe
 from tokenskip.errors import RunError, StageError
-from tokenskip.store import COMPLETIONS, SCORES, TRAIN, TRAJECTORIES, read_manifest, repair
+from tokenskip.storage.store import COMPLETIONS, SCORES, TRAIN, TRAJECTORIES, read_manifest, repair
 
 QUICK = {"arms": ["original"], "ratios": [0.5], "latency_samples": 0}
 

@@ -16,7 +16,7 @@ from tokenskip.arms import ARMS, Arm
 from tokenskip.config import check_config, load_recipe
 from tokenskip.errors import ConfigError
 from tokenskip.evaluation.stats import clustered_wilson, wilson
-from tokenskip.store import read_rows
+from tokenskip.storage.store import read_rows
 from tokenskip.types import Completion, Prompt, Sampling
 
 

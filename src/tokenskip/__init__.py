@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tokenskip.errors import ConfigError, TokenskipError
     from tokenskip.evaluation.schema import load_results
     from tokenskip.generation.split import split_completion
+    from tokenskip.prompting.chat_template import add_ratio_control
     from tokenskip.pruning.chain import prune_chain
-    from tokenskip.serving.chat_template import add_ratio_control
     from tokenskip.tokens import token_counter
     from tokenskip.types import Problem, Pruned, Scores, Span, Trajectory
 
@@ -49,7 +49,7 @@ _MODULES = {
     "errors": ("ConfigError", "TokenskipError"),
     "evaluation.schema": ("load_results",),
     "generation.split": ("split_completion",),
-    "serving.chat_template": ("add_ratio_control",),
+    "prompting.chat_template": ("add_ratio_control",),
     "pruning.chain": ("prune_chain",),
     "tokens": ("token_counter",),
     "types": ("Problem", "Pruned", "Scores", "Span", "Trajectory"),

@@ -19,13 +19,13 @@ from tokenskip.commands.console import Limit, Out, RunDir, Set, bars, quiet, rea
 from tokenskip.commands.doctor import doctor
 from tokenskip.commands.export import export
 from tokenskip.commands.merge import merge
-from tokenskip.commands.outputs import check_folder
 from tokenskip.commands.playground import playground
 from tokenskip.commands.prune import prune
 from tokenskip.commands.push import push
 from tokenskip.commands.rounds import rounds
 from tokenskip.commands.serve import serve
 from tokenskip.errors import ConfigError, TokenskipError
+from tokenskip.storage.outputs import check_folder
 from tokenskip.terminal import console, printable, replace_unencodable
 
 app = typer.Typer(

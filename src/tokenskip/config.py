@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tokenskip.arms import ARMS, DEFAULT_ARMS, ORIGINAL, Arm, is_taken, round_arm, round_number
-from tokenskip.commands.trust import check_trust
 from tokenskip.errors import ConfigError, unknown_name
+from tokenskip.prompting.arguments import check_argument
 from tokenskip.ratio import Ratio
 from tokenskip.recipes import lay_over as lay_over
 from tokenskip.recipes import read_recipe_file
 from tokenskip.recipes.mistakes import first_mistake
-from tokenskip.serving.arguments import check_argument
+from tokenskip.trust import check_trust
 
 PAPER_RATIOS: tuple[float, ...] = tuple(map(Ratio, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)))
 """The ratios the paper trains on (section 4.1)."""

@@ -26,12 +26,12 @@ from tokenskip.arms import weights_folder
 from tokenskip.config import EngineConfig, RunConfig
 from tokenskip.engine import Build, RayPool, check_engine, in_turn
 from tokenskip.errors import StageError
-from tokenskip.models import load_tokenizer, resolve_model
+from tokenskip.models.loading import load_tokenizer, resolve_model
 from tokenskip.plugins import check_backend, check_scorer, make_backend
 from tokenskip.progress import Progress, Silent
-from tokenskip.prompts import Prompts
-from tokenskip.serving.chat_template import is_dated
-from tokenskip.store import ADAPTER, JOURNAL, Pending, RunFolder, read_manifest
+from tokenskip.prompting.chat_template import is_dated
+from tokenskip.prompting.prompts import Prompts
+from tokenskip.storage.store import ADAPTER, JOURNAL, Pending, RunFolder, read_manifest
 from tokenskip.tokens import token_counter
 from tokenskip.tracking import check_trackers
 from tokenskip.training.check import check_training

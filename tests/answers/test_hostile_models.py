@@ -14,7 +14,7 @@ import pytest
 
 from tokenskip.config import ModelConfig
 from tokenskip.errors import ModelError
-from tokenskip.models import check_context, load_model, load_tokenizer
+from tokenskip.models.loading import check_context, load_model, load_tokenizer
 
 
 class Evil:

@@ -13,7 +13,7 @@ from tokenskip.backends.hf import HfBackend, _row_sampler, _uniforms
 from tokenskip.config import load_recipe
 from tokenskip.evaluation.evaluate import answering, timing
 from tokenskip.generation.generate import ask, repeat
-from tokenskip.models import load_model, load_tokenizer
+from tokenskip.models.loading import load_model, load_tokenizer
 from tokenskip.pipeline import Run
 from tokenskip.types import Completion, Problem, Prompt, Sampling
 

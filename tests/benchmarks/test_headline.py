@@ -13,7 +13,7 @@ from tokenskip import arms
 from tokenskip.config import RunConfig
 from tokenskip.evaluation.metrics import summarise_arm
 from tokenskip.evaluation.schema import Results, load_results
-from tokenskip.store import RunFolder, dump_row, trajectory_row
+from tokenskip.storage.store import RunFolder, dump_row, trajectory_row
 from tokenskip.types import Grade, Trajectory
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,7 +19,16 @@ from synthetic_results import results_of
 from tokenskip.arms import ARMS
 from tokenskip.config import RunConfig
 from tokenskip.evaluation.metrics import summarise_arm
-from tokenskip.store import COMPLETIONS, TRAIN, TRAJECTORIES, RunFolder, dump_row, grade_row, read_rows, trajectory_row
+from tokenskip.storage.store import (
+    COMPLETIONS,
+    TRAIN,
+    TRAJECTORIES,
+    RunFolder,
+    dump_row,
+    grade_row,
+    read_rows,
+    trajectory_row,
+)
 from tokenskip.types import Grade, Trajectory
 
 N = 200

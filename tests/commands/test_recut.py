@@ -13,7 +13,7 @@ from scripted_runs import recipe
 
 from tokenskip import cli, pipeline
 from tokenskip.config import load_recipe
-from tokenskip.store import COMPLETIONS, PRUNED, SCORES, TRAIN, TRAJECTORIES, read_manifest, read_rows
+from tokenskip.storage.store import COMPLETIONS, PRUNED, SCORES, TRAIN, TRAJECTORIES, read_manifest, read_rows
 
 Command = Callable[..., tuple[int, str, str]]
 CHAINS = (COMPLETIONS, TRAJECTORIES, SCORES)

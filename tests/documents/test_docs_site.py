@@ -23,7 +23,7 @@ from scripted_runs import write_jsonl
 from tokenskip import cli
 from tokenskip.config import RunConfig, check_config
 from tokenskip.embedded import adapter_path
-from tokenskip.serving.chat_template import add_ratio_control
+from tokenskip.prompting.chat_template import add_ratio_control
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

@@ -19,7 +19,7 @@ from tokenskip.evaluation.schema import load_results
 from tokenskip.report.tables import markdown_table
 from tokenskip.report.text import summary
 from tokenskip.run import Run
-from tokenskip.store import read_rows
+from tokenskip.storage.store import read_rows
 from tokenskip.types import Completion, Prompt
 
 

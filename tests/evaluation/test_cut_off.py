@@ -13,7 +13,7 @@ from tokenskip.config import PromptConfig, TaskConfig, load_recipe
 from tokenskip.evaluation.evaluate import answering
 from tokenskip.generation.generate import trajectory_of
 from tokenskip.generation.grade import grade_trajectory
-from tokenskip.store import trajectory_from_row
+from tokenskip.storage.store import trajectory_from_row
 from tokenskip.tasks.gsm8k import Gsm8k
 from tokenskip.types import Completion, Finish, Problem, Trajectory
 

@@ -13,7 +13,7 @@ from tokenskip.evaluation import results as summing
 from tokenskip.evaluation.schema import load_results
 from tokenskip.report.page import write_report
 from tokenskip.run import Run
-from tokenskip.store import RunFolder, dump_row, trajectory_row
+from tokenskip.storage.store import RunFolder, dump_row, trajectory_row
 from tokenskip.types import Grade, Trajectory
 
 N = 200

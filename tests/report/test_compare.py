@@ -17,7 +17,7 @@ from tokenskip.errors import ConfigError, DataError, RunError
 from tokenskip.evaluation.metrics import summarise_arm
 from tokenskip.evaluation.schema import Results
 from tokenskip.report import compare
-from tokenskip.store import trajectory_row
+from tokenskip.storage.store import trajectory_row
 from tokenskip.types import Grade, Trajectory
 
 EVIL = "</script><img src=x onerror=alert(1)>[bold]"

@@ -17,7 +17,7 @@ from tokenskip import pipeline
 from tokenskip.config import RoundsConfig, check_config, load_recipe
 from tokenskip.errors import ConfigError, RunError, StageError
 from tokenskip.generation.generate import complete, repeat_in_passes
-from tokenskip.store import RunFolder, read_rows
+from tokenskip.storage.store import RunFolder, read_rows
 from tokenskip.training import controls
 from tokenskip.training.rounds import choose
 from tokenskip.types import Completion, Problem, Prompt, Sampling, Trajectory

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from tokenskip.store import dump_row, read_rows, repair
+from tokenskip.storage.store import dump_row, read_rows, repair
 from tokenskip.types import Completion
 
 

@@ -27,10 +27,10 @@ from tokenskip.backends import _replies as replies
 from tokenskip.backends._journal import Journal
 from tokenskip.client import KEY_VARIABLE, Client, NoReply, base_url, check_served, run
 from tokenskip.errors import BackendError, ConfigError
-from tokenskip.prompts import ratio_kwargs
+from tokenskip.prompting.prompts import ratio_kwargs
 from tokenskip.ratio import UNMAPPED
 from tokenskip.ratio import read as read_map
-from tokenskip.store import ADAPTER
+from tokenskip.storage.store import ADAPTER
 from tokenskip.terminal import one_line
 from tokenskip.types import Completion, Finish, Prompt, Sampling
 

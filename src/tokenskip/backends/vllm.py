@@ -19,7 +19,7 @@ from typing import Any
 from tokenskip import tracking
 from tokenskip.client import lora_rank
 from tokenskip.errors import ModelError
-from tokenskip.models import resolve_model
+from tokenskip.models.loading import resolve_model
 from tokenskip.types import Completion, Finish, Prompt, Sampling
 
 tracking.switch_telemetry_off()  # read when vLLM is imported

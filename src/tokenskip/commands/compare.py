@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from tokenskip.commands.console import say
-from tokenskip.commands.outputs import check_file
+from tokenskip.storage.outputs import check_file
 from tokenskip.terminal import console
 
 

@@ -25,7 +25,7 @@ from tokenskip.generation.split import TRUNCATED
 from tokenskip.plugins import check_adapters, check_arms
 from tokenskip.ratio import RatioMap
 from tokenskip.run import Run
-from tokenskip.store import CALIBRATION, EVAL, Row, RunFolder, read_rows, trajectory_from_row, trajectory_row
+from tokenskip.storage.store import CALIBRATION, EVAL, Row, RunFolder, read_rows, trajectory_from_row, trajectory_row
 from tokenskip.types import Backend, Completion, HoldsModel, OnDevice, Problem, Prompt, Sampling, Trajectory
 
 TIMINGS = f"{EVAL}/timings.jsonl"

@@ -27,7 +27,7 @@ from tokenskip.evaluation.schema import (
 )
 from tokenskip.evaluation.warnings import warnings
 from tokenskip.evaluation.word_importance import word_levels
-from tokenskip.store import (
+from tokenskip.storage.store import (
     ADAPTER,
     EVAL,
     PRUNED,

@@ -18,7 +18,7 @@ from tokenskip.engine import Work
 from tokenskip.errors import TokenskipError
 from tokenskip.generation.split import UNCLOSED, split_completion
 from tokenskip.run import Run
-from tokenskip.store import COMPLETIONS, Row, trajectory_row
+from tokenskip.storage.store import COMPLETIONS, Row, trajectory_row
 from tokenskip.types import Backend, Completion, Problem, Prompt, Sampling, TokenCounter, Trajectory
 
 Item = TypeVar("Item")

@@ -26,9 +26,9 @@ from tokenskip.config import PromptConfig
 from tokenskip.engine import Work
 from tokenskip.errors import DataError
 from tokenskip.generation.split import NO_ANSWER, TRUNCATED
-from tokenskip.jsonl import UniqueIds, is_no_number, text_field
 from tokenskip.run import Run
-from tokenskip.store import COMPLETIONS, TRAJECTORIES, Row, grade_row, read_rows, trajectory_from_row
+from tokenskip.storage.jsonl import UniqueIds, is_no_number, text_field
+from tokenskip.storage.store import COMPLETIONS, TRAJECTORIES, Row, grade_row, read_rows, trajectory_from_row
 from tokenskip.types import Grade, Task, Trajectory
 
 WINDOW = 256

@@ -14,7 +14,7 @@ from tokenskip.engine import Work
 from tokenskip.pruning.corpus import corpus_thresholds, draw_ratio, prune_trajectory
 from tokenskip.pruning.score import need_correct
 from tokenskip.run import Run
-from tokenskip.store import PRUNED, SCORES, TRAIN, Row, pruned_row, write_rows
+from tokenskip.storage.store import PRUNED, SCORES, TRAIN, Row, pruned_row, write_rows
 from tokenskip.training.dataset import training_rows
 from tokenskip.types import Trajectory
 

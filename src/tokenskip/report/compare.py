@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenskip.commands.outputs import writing
 from tokenskip.errors import ConfigError
 from tokenskip.evaluation.comparisons import headline, main_arm
 from tokenskip.evaluation.metrics import Paired, paired_difference
@@ -25,7 +24,8 @@ from tokenskip.evaluation.spread import ArmSpread, spread
 from tokenskip.report.page import embed, environment, on_charts, read_templates
 from tokenskip.report.tables import plain
 from tokenskip.report.text import num, p_value_text, pct, points, signed
-from tokenskip.store import EVAL, RESULTS, read_rows, trajectory_from_row
+from tokenskip.storage.outputs import writing
+from tokenskip.storage.store import EVAL, RESULTS, read_rows, trajectory_from_row
 from tokenskip.types import Grade, Trajectory
 
 PALETTE = (

@@ -6,9 +6,9 @@ tokenskip report runs/NAME
 from __future__ import annotations
 
 from tokenskip.evaluation.results import write_results
-from tokenskip.layout import EVAL, noted
 from tokenskip.report.page import write_report
 from tokenskip.run import Run
+from tokenskip.storage.layout import EVAL, noted
 from tokenskip.tracking import log_results
 
 

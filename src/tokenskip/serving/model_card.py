@@ -20,7 +20,7 @@ from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError
 from tokenskip.evaluation.comparisons import headline_rows, main_arm, original_of
 from tokenskip.evaluation.schema import ArmResult, Results
-from tokenskip.models import EMBEDDED
+from tokenskip.models.loading import EMBEDDED
 from tokenskip.report.tables import markdown_table
 from tokenskip.report.text import num, pct, points, signed
 

@@ -35,7 +35,7 @@ from tokenskip.errors import StageError
 from tokenskip.generation.generate import complete, repeat_in_passes
 from tokenskip.generation.grade import grade_trajectory
 from tokenskip.run import Run
-from tokenskip.store import (
+from tokenskip.storage.store import (
     ADAPTER,
     EVAL,
     TRAIN,

@@ -15,7 +15,7 @@ from tokenskip.errors import RunError
 from tokenskip.plugins import check_scorer
 from tokenskip.pruning.score import score_into
 from tokenskip.run import Run
-from tokenskip.store import Row
+from tokenskip.storage.store import Row
 from tokenskip.training.distill import Settings, distill
 
 

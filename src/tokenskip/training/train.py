@@ -23,15 +23,15 @@ from tokenskip import tracking
 from tokenskip.config import ModelConfig, RunConfig
 from tokenskip.distributed import batch_split, local_rank, rank, world
 from tokenskip.errors import ConfigError, RunError, StageError
-from tokenskip.layout import note, noted
-from tokenskip.models import load_model, model_width, pick_device, resolve_model
+from tokenskip.models.hardware import NARROW, has_bf16
+from tokenskip.models.loading import load_model, model_width, pick_device, resolve_model
 from tokenskip.progress import Advance, Progress
-from tokenskip.prompts import Prompts
+from tokenskip.prompting.prompts import Prompts
 from tokenskip.run import Run
-from tokenskip.store import ADAPTER, TRAIN, Row, RunFolder, read_rows
+from tokenskip.storage.layout import note, noted
+from tokenskip.storage.store import ADAPTER, TRAIN, Row, RunFolder, read_rows
 from tokenskip.tracking import tracked, trainer_options
 from tokenskip.training.check import checkpointing_key
-from tokenskip.training.hardware import NARROW, has_bf16
 
 
 def run(run: Run) -> None:

@@ -25,27 +25,27 @@ from pathlib import Path
 from typing import Any
 
 from tokenskip.config import RunConfig
-from tokenskip.disk import append as append_text
-from tokenskip.disk import copy_atomically as copy_atomically
-from tokenskip.disk import count_lines, held, refuse_links, remove_drafts
-from tokenskip.disk import repair as repair
-from tokenskip.disk import write_atomically as write_atomically
 from tokenskip.distributed import rank, world
 from tokenskip.errors import RunError, StageError
-from tokenskip.layout import ADAPTER as ADAPTER
-from tokenskip.layout import CALIBRATION as CALIBRATION
-from tokenskip.layout import COMPLETIONS as COMPLETIONS
-from tokenskip.layout import EVAL as EVAL
-from tokenskip.layout import JOURNAL as JOURNAL
-from tokenskip.layout import MADE_BY, MANIFEST, check_data, check_manifest, noted, write_manifest
-from tokenskip.layout import PRUNED as PRUNED
-from tokenskip.layout import RESULTS as RESULTS
-from tokenskip.layout import SCORES as SCORES
-from tokenskip.layout import TRAIN as TRAIN
-from tokenskip.layout import TRAJECTORIES as TRAJECTORIES
-from tokenskip.layout import is_run as is_run
-from tokenskip.layout import read_manifest as read_manifest
-from tokenskip.layout import run_config as run_config
+from tokenskip.storage.disk import append as append_text
+from tokenskip.storage.disk import copy_atomically as copy_atomically
+from tokenskip.storage.disk import count_lines, held, refuse_links, remove_drafts
+from tokenskip.storage.disk import repair as repair
+from tokenskip.storage.disk import write_atomically as write_atomically
+from tokenskip.storage.layout import ADAPTER as ADAPTER
+from tokenskip.storage.layout import CALIBRATION as CALIBRATION
+from tokenskip.storage.layout import COMPLETIONS as COMPLETIONS
+from tokenskip.storage.layout import EVAL as EVAL
+from tokenskip.storage.layout import JOURNAL as JOURNAL
+from tokenskip.storage.layout import MADE_BY, MANIFEST, check_data, check_manifest, noted, write_manifest
+from tokenskip.storage.layout import PRUNED as PRUNED
+from tokenskip.storage.layout import RESULTS as RESULTS
+from tokenskip.storage.layout import SCORES as SCORES
+from tokenskip.storage.layout import TRAIN as TRAIN
+from tokenskip.storage.layout import TRAJECTORIES as TRAJECTORIES
+from tokenskip.storage.layout import is_run as is_run
+from tokenskip.storage.layout import read_manifest as read_manifest
+from tokenskip.storage.layout import run_config as run_config
 from tokenskip.types import Grade, Problem, Pruned, Scores, Span, Trajectory
 
 Row = dict[str, Any]

@@ -1,6 +1,6 @@
 """What is in a run folder, and `config.json`: which settings it was made under, and which of them may still change.
 
-Part of `tokenskip.store`, where the rest of the package imports it from.
+Part of `tokenskip.storage.store`, where the rest of the package imports it from.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tokenskip.commands.trust import check_trust
 from tokenskip.config import RunConfig, check_config
-from tokenskip.disk import write_atomically
 from tokenskip.errors import ConfigError, RunError
 from tokenskip.recipes import lay_over
+from tokenskip.storage.disk import write_atomically
+from tokenskip.trust import check_trust
 from tokenskip.types import Problem
 
 FORMAT = 2
