@@ -30,10 +30,10 @@ from tokenskip.arms import ARMS, label
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.errors import ConfigError, TokenskipError, unknown_name
 from tokenskip.evaluation.evaluate import read_arm
-from tokenskip.evaluation.metrics import paired_difference, problem_id
-from tokenskip.prompts import ratio_kwargs
+from tokenskip.evaluation.metrics import paired_difference
+from tokenskip.prompting.prompts import ratio_kwargs
 from tokenskip.run import Run
-from tokenskip.store import (
+from tokenskip.storage.store import (
     COMPLETIONS,
     EVAL,
     SCORES,
@@ -183,11 +183,11 @@ class Bench:
         if folder.file(TRAJECTORIES).exists():
             return
         n = self.chains(variant)
-        chosen = {row["id"] for row in shortest(shared)} if variant.concise else None
+        chosen = shortest(shared) if variant.concise else None
         for file in (COMPLETIONS, SCORES, TRAJECTORIES):
             if (shared / file).exists():
                 rows = read_rows(shared / file)
-                kept = islice(rows, n) if chosen is None else (row for row in rows if row["id"] in chosen)
+                kept = islice(rows, n) if chosen is None else (row for i, row in enumerate(rows) if i in chosen)
                 write_rows(folder.file(file), kept)
 
     def finished(self) -> dict[str, RunFolder]:
@@ -199,14 +199,13 @@ class Bench:
         return {name: one for name, one in folders.items() if len(measured(one, RATIOS)) == 1 + len(RATIOS)}
 
 
-def shortest(samples: Path) -> list[Row]:
-    """Of every problem the right sample with the fewest CoT tokens; the earliest of equals."""
-    best: dict[str, Row] = {}
-    for row in read_rows(samples / TRAJECTORIES):
-        id = problem_id(row["id"])
-        if not row["dropped"] and (id not in best or row["n_cot_tokens"] < best[id]["n_cot_tokens"]):
-            best[id] = row
-    return list(best.values())
+def shortest(samples: Path) -> set[int]:
+    """The row of every problem's right sample with the fewest CoT tokens; the earliest of equals."""
+    best: dict[str, tuple[int, int]] = {}
+    for i, one in enumerate(RunFolder(samples, RunConfig()).trajectories()):
+        if not one.dropped and (one.id not in best or one.n_cot_tokens < best[one.id][0]):
+            best[one.id] = (one.n_cot_tokens, i)
+    return {i for _, i in best.values()}
 
 
 def relabel(folder: RunFolder) -> None:
@@ -234,7 +233,7 @@ def result_of(name: str, folder: RunFolder, base: RunFolder | None) -> Row:
         "variant": name,
         "group": VARIANTS[name].group,
         "about": VARIANTS[name].about,
-        "chains": len({problem_id(row["id"]) for row in train}),
+        "chains": len({row["id"] for row in train}),
         "training_rows": len(train),
         "epochs": folder.config.train.epochs,
         "steps": math.ceil(math.ceil(len(train) / folder.config.train.batch_size) * folder.config.train.epochs),

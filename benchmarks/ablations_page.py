@@ -7,13 +7,13 @@ from typing import Any
 
 from pages import table
 
-from tokenskip.report.page import pct, signed
+from tokenskip.report.text import pct, signed
 from tokenskip.training.dataset import FEW_STEPS
 
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]
 HELD = 0.05
-"""A dial whose rows miss the ratio by no more than this in the mean is called in control."""
+"""A variant whose rows miss the ratio by no more than this in the mean obeys it."""
 
 
 def page(results: Results) -> str:
@@ -41,20 +41,20 @@ Points of accuracy against `base` at the same γ, paired by problem (95% bootstr
 """
 
 
-def dial(variant: Row) -> dict[float, Row]:
+def by_ratio(variant: Row) -> dict[float, Row]:
     """Ratio -> row of the tuned model."""
     return {row["ratio"]: row for row in variant["rows"] if row["arm"] == "tokenskip"}
 
 
 def ratio_error(variant: Row) -> float:
     """The mean distance of achieved and asked ratio."""
-    errors = [abs(row["achieved_ratio"] - ratio) for ratio, row in dial(variant).items()]
+    errors = [abs(row["achieved_ratio"] - ratio) for ratio, row in by_ratio(variant).items()]
     return sum(errors) / len(errors)
 
 
 def reach(variant: Row) -> float:
     """How far the achieved ratios span the ones asked for: 1 where they follow, 0 where the ratio changes nothing."""
-    rows = dial(variant)
+    rows = by_ratio(variant)
     low, high = min(rows), max(rows)
     return float((rows[high]["achieved_ratio"] - rows[low]["achieved_ratio"]) / (high - low))
 
@@ -72,7 +72,7 @@ def variants_table(results: Results) -> str:
     )
     rows = []
     for one in results["variants"]:
-        rows_of = dial(one)
+        rows_of = by_ratio(one)
         cells = [f"{pct(rows_of[r]['accuracy'])} / {rows_of[r]['achieved_ratio']:.2f}" for r in results["ratios"]]
         counts = (f"{one['chains']:,}", f"{one['training_rows']:,}", f"{one['steps']:,}")
         rows.append((one["variant"], one["about"], *counts, *cells, f"{ratio_error(one):.3f}"))
@@ -83,7 +83,7 @@ def differences_table(results: Results) -> str:
     """Every variant against base at every ratio."""
     rows = []
     for one in results["variants"]:
-        found = [dial(one)[ratio].get("to_base") for ratio in results["ratios"]]
+        found = [by_ratio(one)[ratio].get("to_base") for ratio in results["ratios"]]
         if any(found):
             rows.append((one["variant"], *(difference(cell) for cell in found)))
     return table(("variant", *(f"γ = {ratio}" for ratio in results["ratios"])), rows) if rows else "No variant yet.\n"
@@ -125,7 +125,7 @@ def reading(results: Results) -> str:
             f"does not obey the ratio: mean error {ratio_error(one):.3f}, its chains span {100 * reach(one):.0f}% of "
             "the range asked for"
         )  # fmt: skip
-        cells = [row["to_base"] for row in dial(one).values() if "to_base" in row]
+        cells = [row["to_base"] for row in by_ratio(one).values() if "to_base" in row]
         worse, better = sum(cell["high"] < 0 for cell in cells), sum(cell["low"] > 0 for cell in cells)
         compared = f"; less accurate than base at {worse}, more at {better} of {len(cells)} ratios" if cells else ""
         lines.append(f"- `{one['variant']}` {control}{compared}.")

@@ -28,9 +28,9 @@ from tokenskip.embedded import adapter_path, family
 from tokenskip.evaluation.stats import bootstrap_mean
 from tokenskip.generation.generate import complete
 from tokenskip.generation.grade import grade_trajectory
-from tokenskip.models import load_tokenizer
+from tokenskip.models.loading import load_tokenizer
 from tokenskip.plugins import make_backend
-from tokenskip.prompts import Prompts
+from tokenskip.prompting.prompts import Prompts
 from tokenskip.tasks.embedded import EmbeddedTask
 from tokenskip.tokens import token_counter
 from tokenskip.types import Sampling

@@ -28,7 +28,7 @@ import torch
 from speed import bpe_tokenizer, load_questions, machine, random_model, write
 
 from tokenskip.backends.hf import HfBackend
-from tokenskip.training.hardware import keep_memory
+from tokenskip.models.hardware import keep_memory
 from tokenskip.types import Prompt, Sampling
 
 OFFICIAL_BATCH = 16

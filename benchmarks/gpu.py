@@ -25,7 +25,7 @@ from speed import bpe_tokenizer, load_questions, machine, random_model, write
 
 from tokenskip.backends.hf import HfBackend
 from tokenskip.config import check_config
-from tokenskip.models import load_model, pick_device
+from tokenskip.models.loading import load_model, pick_device
 from tokenskip.types import Prompt, Sampling
 
 PROMPT, NEW, ROW = 100, 256, 300

@@ -15,11 +15,10 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pages import ROOT, fill
 
@@ -27,25 +26,23 @@ from tokenskip import pipeline
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.embedded import adapter_path
 from tokenskip.errors import ConfigError, TokenskipError
+from tokenskip.evaluation.comparisons import headline_rows, main_arm, original_of
 from tokenskip.evaluation.evaluate import read_arm
-from tokenskip.evaluation.metrics import Paired, arm_label, paired_difference
-from tokenskip.evaluation.results import load_results
+from tokenskip.evaluation.metrics import Paired, paired_difference
+from tokenskip.evaluation.schema import ArmResult, Results, load_results
 from tokenskip.progress import Advance
-from tokenskip.report.page import markdown_table, pct, signed, summary
+from tokenskip.report.tables import markdown_table
+from tokenskip.report.text import p_value_text, pct, points, signed, summary
 from tokenskip.run import Run
-from tokenskip.store import ADAPTER, RunFolder
+from tokenskip.storage.store import ADAPTER, RunFolder
 
 RECIPE = ROOT / "src" / "tokenskip" / "recipes" / "embedded.yaml"
 IMAGES = ("curve.png", "ratio.png", "example.png")
-README_RATIO = 0.6
-"""The ratio at which the README shows the arms beside TokenSkip; that one stands there at every ratio."""
 N_PROBLEMS = 20
 """Problems of which `embedded.json` keeps every arm's output; the run's own results.json has more."""
 ADAPTER_CONFIG = "adapter_config.json"
 TRIED = "tried.md"
 """Written by hand beside the results, when there is something to tell; the page links to it."""
-
-Results = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +74,6 @@ class Lines:
         print(f"{name}: {done}, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
 
-def find(results: Results, name: str, ratio: float | None = None) -> Mapping[str, Any] | None:
-    """The row of an arm; None when the run has none."""
-    return next((arm for arm in results["arms"] if arm["arm"] == name and ratio in (None, arm["ratio"])), None)
-
-
 def compare(folder: RunFolder, before: str, after: str) -> Paired | None:
     """The accuracy of row `after` minus that of row `before`, on the same problems; None when one is missing."""
     if not all(folder.file(f"eval/{name}.jsonl").exists() for name in (before, after)):
@@ -91,24 +83,30 @@ def compare(folder: RunFolder, before: str, after: str) -> Paired | None:
 
 def targets(folder: RunFolder, results: Results) -> list[Target]:
     """Every target of the benchmark, computed from the run's rows."""
-    original = find(results, "original")
-    dial = [arm for arm in results["arms"] if arm["arm"] == "tokenskip"]
+    rows = ours(results)
+    original = original_of(results.arms)
     return [
         _accuracy("the untouched model solves at least 95% of at least 1,000 held-out problems", original),
         _loss("γ = 0.6 costs at most 0.4 points", compare(folder, "original", "tokenskip-0.6"), at_most=0.4),
-        _ratio("γ = 0.6 achieves 0.6 ± 0.03", [arm for arm in dial if arm["ratio"] == 0.6]),
+        _ratio("γ = 0.6 achieves 0.6 ± 0.03", [arm for arm in rows if arm.ratio == 0.6]),
         _loss("γ = 0.5 costs at most 2 points", compare(folder, "original", "tokenskip-0.5"), at_most=2.0),
-        _ratio("every achieved ratio is within 0.03 of γ", dial),
+        _ratio("every achieved ratio is within 0.03 of γ", rows),
         _loss("truncation at 0.6 loses at least 40 points", compare(folder, "original", "truncation-0.6"), at_least=40),
         _worse("random pruning at 0.6 is clearly worse than TokenSkip", compare(folder, "tokenskip-0.6", "random-0.6")),
     ]
 
 
-def _accuracy(claim: str, arm: Mapping[str, Any] | None) -> Target:
-    if arm is None:
+def ours(results: Results) -> list[ArmResult]:
+    """The rows of the arm that the run trained."""
+    main = main_arm(results.arms)
+    return [arm for arm in results.arms if arm.arm == main]
+
+
+def _accuracy(claim: str, arm: ArmResult | None) -> Target:
+    if arm is None or arm.accuracy is None:
         return Target(claim=claim, met=None, value="not measured")
-    value = f"{pct(arm['accuracy'])} of {arm['n']:,}"
-    return Target(claim=claim, met=arm["n"] >= 1000 and arm["accuracy"] >= 0.95, value=value)
+    value = f"{pct(arm.accuracy)} of {arm.n:,}"
+    return Target(claim=claim, met=arm.n >= 1000 and arm.accuracy >= 0.95, value=value)
 
 
 def _loss(claim: str, paired: Paired | None, *, at_most: float = 100.0, at_least: float = -100.0) -> Target:
@@ -119,17 +117,17 @@ def _loss(claim: str, paired: Paired | None, *, at_most: float = 100.0, at_least
     return Target(claim=claim, met=at_least <= lost <= at_most, value=describe(paired))
 
 
-def _ratio(claim: str, arms: Sequence[Mapping[str, Any]]) -> Target:
+def _ratio(claim: str, arms: Sequence[ArmResult]) -> Target:
     """Whether all achieved ratios are near what was asked for."""
-    errors = [abs(arm["achieved_ratio"] - arm["ratio"]) for arm in arms if arm["achieved_ratio"] is not None]
+    errors = [abs(arm.ratio_error) for arm in arms if arm.ratio_error is not None]
     if not errors or len(errors) < len(arms):
         return Target(claim=claim, met=None, value="not measured")
-    value = ", ".join(f"{arm['ratio']}: {arm['achieved_ratio']:.3f}" for arm in arms)
+    value = ", ".join(f"{arm.ratio}: {arm.achieved_ratio:.3f}" for arm in arms)
     return Target(claim=claim, met=max(errors) <= 0.03, value=value)
 
 
 def _worse(claim: str, paired: Paired | None) -> Target:
-    """Whether the second of a pair solves fewer problems, and not by chance."""
+    """Whether the second of a pair solves fewer problems, and no chance difference."""
     if paired is None:
         return Target(claim=claim, met=None, value="not measured")
     return Target(claim=claim, met=paired.difference < 0 and paired.p_value < 0.05, value=describe(paired))
@@ -139,49 +137,48 @@ def describe(paired: Paired) -> str:
     """A paired difference in words: points, interval, problems lost and gained, exact McNemar."""
     low, high = signed(100 * paired.low), signed(100 * paired.high)
     p_value = "p < 0.001" if paired.p_value < 0.001 else f"p = {paired.p_value:.3f}"
-    points = f"{signed(100 * paired.difference)} points [{low}, {high}]"
-    return f"{points}, {paired.lost} lost, {paired.gained} gained, {p_value}"
+    change = f"{signed(100 * paired.difference)} points [{low}, {high}]"
+    return f"{change}, {paired.lost} lost, {paired.gained} gained, {p_value}"
 
 
 def targets_table(found: Sequence[Target]) -> str:
     """The targets as Markdown."""
     words = {True: "met", False: "**not met**", None: "not measured"}
     lines = ["| target | | measured |", "| --- | --- | --- |"]
-    lines += [f"| {one.claim} | {words[one.met]} | {one.value} |" for one in found]
+    lines += [f"| {target.claim} | {words[target.met]} | {target.value} |" for target in found]
     return "\n".join(lines) + "\n"
 
 
 def differences_table(results: Results) -> str:
     """Every row against the original, paired by problem."""
     lines = ["| arm | difference, points | lost / gained | p | |", "| --- | --: | --: | --: | --- |"]
-    for arm in results["arms"]:
-        if arm.get("difference") is None:
+    for arm in results.arms:
+        if arm.difference is None:
             continue
-        span = f"[{signed(100 * arm['difference_low'])}, {signed(100 * arm['difference_high'])}]"
-        label = arm_label(arm["arm"], arm["ratio"])
-        p_value = "< 0.001" if arm["p_value"] < 0.001 else f"{arm['p_value']:.3f}"
-        change = f"{signed(100 * arm['difference'])} {span}"
-        lines.append(f"| {label} | {change} | {arm['lost']} / {arm['gained']} | {p_value} | {arm['equivalence']} |")
+        span = f"[{signed(points(arm.difference_low))}, {signed(points(arm.difference_high))}]"
+        change = f"{signed(points(arm.difference))} {span}"
+        cells = (arm.label, change, f"{arm.lost} / {arm.gained}", p_value_text(arm.p_value), arm.equivalence)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 
 def page(results: Results, found: Sequence[Target]) -> str:
     """docs/results/embedded.md."""
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
-    hardware = ", ".join(f"{name} {value}" for name, value in results["hardware"].items())
-    funnel = ", ".join(f"{step['reason']} {step['count']:,}" for step in results["funnel"])
-    warned = "\n".join(f"- {warning}" for warning in results["warnings"]) or "None."
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items() if version)
+    hardware = ", ".join(f"{name} {value}" for name, value in results.hardware.items())
+    funnel = ", ".join(f"{step.reason} {step.count:,}" for step in results.funnel)
+    warned = "\n".join(f"- {warning}" for warning in results.warnings) or "None."
     return f"""# The method on the embedded model
 
 {summary(results)}
 
-Made by `python benchmarks/headline.py` (the recipe `embedded`), {results["created"][:10]}. All arms decode greedily on
+Made by `python benchmarks/headline.py` (the recipe `embedded`), {results.created[:10]}. All arms decode greedily on
 the same held-out problems; intervals are 95% Wilson intervals. Every number, the configuration and the versions:
 [embedded.json](embedded.json). What the columns mean: [ARCHITECTURE.md](../../ARCHITECTURE.md).
 
 ![Accuracy against CoT tokens](../images/curve.png)
 
-{markdown_table(results)}
+{markdown_table(results.arms)}
 ## What was promised
 
 {targets_table(found)}
@@ -208,14 +205,13 @@ The differences are paired by problem (bootstrap interval; exact McNemar test).
 
 def readme_section(results: Results, found: Sequence[Target]) -> str:
     """What stands between the markers of README.md."""
-    measured = [one for one in found if one.met is not None]
-    missed = [one.claim for one in measured if not one.met]
+    measured = [target for target in found if target.met is not None]
+    missed = [target.claim for target in measured if not target.met]
     verdict = f"{len(measured) - len(missed)} of {len(found)} targets fixed beforehand are met"
     verdict += f"; not met: {'; '.join(missed)}." if missed else "."
-    chosen = [arm for arm in results["arms"] if arm["arm"] == "tokenskip" or arm["ratio"] in (None, README_RATIO)]
     return f"""{summary(results)}
 
-{markdown_table({**results, "arms": chosen})}
+{markdown_table(headline_rows(results.arms))}
 {verdict} All arms at every ratio, paired
 differences, tests and warnings: [docs/results/embedded.md](docs/results/embedded.md).
 """
@@ -223,7 +219,8 @@ differences, tests and warnings: [docs/results/embedded.md](docs/results/embedde
 
 def small_json(results: Results, found: Sequence[Target]) -> str:
     """results.json with the targets, and with the outputs of only the first problems."""
-    kept = {**results, "problems": results["problems"][:N_PROBLEMS], "targets": [asdict(one) for one in found]}
+    kept = results.model_copy(update={"problems": results.problems[:N_PROBLEMS]}).model_dump(mode="json")
+    kept["targets"] = [asdict(target) for target in found]
     return json.dumps(kept, ensure_ascii=False, indent=1) + "\n"
 
 
@@ -247,7 +244,8 @@ def card(results: Results, config: RunConfig) -> str:
     """The model card of what was trained."""
     settings = config.train
     how = f"LoRA (r {settings.rank}, α {settings.alpha})" if settings.method == "lora" else "Full fine-tuning"
-    dial = [arm for arm in results["arms"] if arm["arm"] in ("original", "tokenskip")]
+    original = original_of(results.arms)
+    rows = [*([original] if original else []), *ours(results)]
     return f"""---
 license: apache-2.0
 library_name: {"peft" if settings.method == "lora" else "transformers"}
@@ -264,7 +262,7 @@ prompt: `tokenizer.apply_chat_template(messages, add_generation_prompt=True, com
 
 {summary(results)}
 
-{markdown_table({**results, "arms": dial})}
+{markdown_table(rows)}
 Made by `python benchmarks/headline.py --ship`: scorer `{config.score.scorer}`, cut `{config.prune.cut}`,
 {config.task.train_limit or "all"} training problems answered by the model itself, correct ones kept. It knows one kind
 of story; a result here says that the method and this implementation work, and little about large models.
@@ -283,7 +281,7 @@ def ship(run_dir: Path, results: Results, config: RunConfig, target: Path) -> in
     return sum(file.stat().st_size for file in target.iterdir())
 
 
-def measure(out: Path, limit: int | None) -> tuple[RunConfig, dict[str, Any], list[Target]]:
+def measure(out: Path, limit: int | None) -> tuple[RunConfig, Results, list[Target]]:
     """Run the recipe, or what is left of it; its configuration, results and targets."""
     limits = [] if limit is None else [f"task.train_limit={limit}", f"task.test_limit={limit}"]
     config = load_recipe(RECIPE, limits)
@@ -312,7 +310,7 @@ def main() -> None:
     except TokenskipError as error:
         print(f"headline: {error}", file=sys.stderr)
         sys.exit(2)
-    print(markdown_table(results))
+    print(markdown_table(results.arms))
     print(targets_table(found))
 
 

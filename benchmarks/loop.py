@@ -30,10 +30,10 @@ from tokenskip.errors import ConfigError, TokenskipError
 from tokenskip.evaluation.calibrate import calibrate
 from tokenskip.evaluation.evaluate import load_map, read_arm
 from tokenskip.evaluation.metrics import paired_difference
-from tokenskip.evaluation.results import round_infos
-from tokenskip.report.page import pct
+from tokenskip.report.text import pct
 from tokenskip.run import Run
-from tokenskip.store import CALIBRATION, Row, RunFolder, read_manifest, write_atomically
+from tokenskip.storage.store import CALIBRATION, Row, RunFolder, read_manifest, write_atomically
+from tokenskip.training.rounds import round_infos
 
 SIZE = "s"
 RATIOS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -152,10 +152,10 @@ def rounds_section(results: Row) -> str:
     ]
     rows = []
     for arm, about in ARMS.items():
-        dial = {row["ratio"]: row for row in results["rows"] if row["arm"] == arm}
-        if len(dial) == len(RATIOS):
-            cells = [f"{pct(dial[r]['accuracy'])} / {dial[r]['achieved_ratio']:.2f}" for r in RATIOS]
-            error = sum(abs(dial[r]["achieved_ratio"] - r) for r in RATIOS) / len(RATIOS)
+        at = {row["ratio"]: row for row in results["rows"] if row["arm"] == arm}
+        if len(at) == len(RATIOS):
+            cells = [f"{pct(at[r]['accuracy'])} / {at[r]['achieved_ratio']:.2f}" for r in RATIOS]
+            error = sum(abs(at[r]["achieved_ratio"] - r) for r in RATIOS) / len(RATIOS)
             rows.append((f"`{arm}`", about, *cells, f"{error:.3f}"))
     apart = [
         (f"`{row['arm']}`", f"{row['ratio']}", difference(row["to_first"])) for row in results["rows"]

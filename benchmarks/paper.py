@@ -32,9 +32,10 @@ from tokenskip.errors import TokenskipError
 from tokenskip.evaluation.evaluate import full_cap, read_arm
 from tokenskip.evaluation.metrics import summarise_arm
 from tokenskip.evaluation.results import funnel
+from tokenskip.evaluation.schema import ArmResult, load_results
 from tokenskip.evaluation.stats import bootstrap_mean
 from tokenskip.run import Run
-from tokenskip.store import ADAPTER, RunFolder, read_manifest, write_atomically
+from tokenskip.storage.store import ADAPTER, RunFolder, read_manifest, write_atomically
 
 Row = dict[str, Any]
 SIZES = ("xs", "s", "b")
@@ -105,9 +106,14 @@ def measured(folder: RunFolder, ratios: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0
         if folder.file(f"eval/{name}.jsonl").exists():
             found = list(read_arm(folder, name))
             if len(found) == len(original):
-                summary = summarise_arm(arm.name, ratio if arm.dial else None, found, original)
-                rows.append({key: summary[key] for key in KEYS})
+                summary = summarise_arm(arm, ratio if arm.per_ratio else None, found, original)
+                rows.append(row_of(summary))
     return rows
+
+
+def row_of(arm: ArmResult) -> Row:
+    """What the page keeps of an arm's numbers."""
+    return {key: getattr(arm, key) for key in KEYS}
 
 
 def parameters(model: Path) -> int:
@@ -123,7 +129,7 @@ def about(size: str, model: Path, folder: RunFolder) -> Row:
     log = model / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     tried = [line for line in lines if "dev_accuracy" in line]
-    counts = {step["reason"]: step["count"] for step in funnel(folder)}
+    counts = {step.reason: step.count for step in funnel(folder)}
     return {
         "size": size,
         "parameters": parameters(model),
@@ -197,10 +203,10 @@ def shipped(file: Path) -> tuple[Row, list[Row]] | None:
     """The package's own model as the headline run has it: what it is, and its rows; None before that run."""
     if not file.exists():
         return None
-    results = json.loads(file.read_text(encoding="utf-8"))
-    counts = {step["reason"]: step["count"] for step in results["funnel"]}
+    results = load_results(file)
+    counts = {step.reason: step.count for step in results.funnel}
     arms = {name for names, _ in PASSES for name in names}
-    rows = [{key: arm[key] for key in KEYS} for arm in results["arms"] if arm["arm"] in arms]
+    rows = [row_of(arm) for arm in results.arms if arm.arm in arms]
     size = {"size": SHIPPED, "parameters": parameters(model_path()), "pretraining_tokens": SHIPPED_TOKENS,
             "dev_accuracy": None, "generated": counts["generated"], "correct": counts["correct"],
             "training_rows": counts["training rows"]}  # fmt: skip

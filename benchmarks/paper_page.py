@@ -8,7 +8,7 @@ from typing import Any
 from pages import table
 
 from tokenskip.arms import ARMS
-from tokenskip.report.page import pct, signed
+from tokenskip.report.text import pct, signed
 
 Results = Mapping[str, Any]
 GAMMAS = (0.6, 0.5)
@@ -72,11 +72,11 @@ times larger and its problems are another kind: the shape can be compared, the n
 
 {verdicts(results)}
 
-## The dial, beside table 2
+## Requested and achieved ratios, beside table 2
 
 Accuracy, and the achieved ratio behind the slash; intervals are 95% Wilson intervals.
 
-{dial_table(results)}
+{ratio_table(results)}
 ## Truncation and prompts, beside table 1
 
 {baseline_table(results)}
@@ -146,7 +146,7 @@ def _ours(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "–"
     span = f"{pct(row['accuracy'])} [{100 * row['accuracy_low']:.1f}, {100 * row['accuracy_high']:.1f}]"
-    return span if row["arm"] == "original" else f"{span} / {row['achieved_ratio']:.2f}"
+    return span if ARMS[row["arm"]].role == "original" else f"{span} / {row['achieved_ratio']:.2f}"
 
 
 def _theirs(cell: Cell | None) -> str:
@@ -155,7 +155,7 @@ def _theirs(cell: Cell | None) -> str:
     return f"{cell[0]:.1f}%" + (f" / {cell[1]:.2f}" if cell[1] is not None else "")
 
 
-def dial_table(results: Results) -> str:
+def ratio_table(results: Results) -> str:
     """TokenSkip at every ratio: the sizes, and the paper's models."""
     sizes = names(results)
     rows = []
@@ -173,7 +173,7 @@ def baseline_table(results: Results) -> str:
     keys = dict.fromkeys((row["arm"], row["ratio"]) for row in results["rows"])
     rows = []
     for name, ratio in sorted(keys, key=lambda key: (list(ARMS).index(key[0]), -(key[1] or 0))):
-        if name != "tokenskip":
+        if ARMS[name].role != "method":
             ours = [_ours(find(results, size, name, ratio)) for size in sizes]
             rows.append([name, f"{ratio}" if ratio else "–", *ours, _theirs(LLAMA.get((name, ratio)))])
     return table(["arm", "γ", *sizes, "Llama 8B (paper)"], rows, 2)
@@ -227,18 +227,19 @@ def verdicts(results: Results) -> str:
         row = find(results, size, "tokenskip", 0.6)
         if row:
             lines.append(f"- `{size}` at γ = 0.6: {points(row)} points with {row['achieved_ratio']:.2f} of the tokens.")
-    dial = [row for row in results["rows"] if row["arm"] == "tokenskip"]
-    worst = max(dial, key=lambda row: abs(row["achieved_ratio"] - row["ratio"]))
+    ours = [row for row in results["rows"] if ARMS[row["arm"]].role == "method"]
+    worst = max(ours, key=lambda row: abs(row["achieved_ratio"] - row["ratio"]))
     lines.append(
-        f"- The dial: the worst of {len(dial)} rows is `{worst['size']}`, which achieves {worst['achieved_ratio']:.2f} "
-        f"where {worst['ratio']} was asked for (the paper's worst on GSM8K: 0.83 for 0.9)."
+        f"- The ratio: the worst of {len(ours)} rows is `{worst['size']}`, which achieves "
+        f"{worst['achieved_ratio']:.2f} where {worst['ratio']} was asked for "
+        "(the paper's worst on GSM8K: 0.83 for 0.9)."
     )
     for size in names(results):
-        cut, ours = find(results, size, "truncation", 0.6), find(results, size, "tokenskip", 0.6)
-        if cut and ours:
+        cut, row = find(results, size, "truncation", 0.6), find(results, size, "tokenskip", 0.6)
+        if cut and row:
             lines.append(
                 f"- Truncation at 0.6 of the cap leaves `{size}` {pct(cut['accuracy'])} with "
-                f"{cut['achieved_ratio']:.2f} of the tokens; TokenSkip at 0.6 has {pct(ours['accuracy'])}."
+                f"{cut['achieved_ratio']:.2f} of the tokens; TokenSkip at 0.6 has {pct(row['accuracy'])}."
             )
     lines += [_prompt_line(results, size) for size in names(results)]
     apart = results["held_up"]
@@ -249,11 +250,12 @@ def verdicts(results: Results) -> str:
 
 def _prompt_line(results: Results, size: str) -> str:
     """The most accurate prompt that is shorter than the original, against TokenSkip."""
-    rows = [row for row in results["rows"] if row["size"] == size and row["arm"].startswith("prompt")]
+    of_size = [(ARMS[row["arm"]], row) for row in results["rows"] if row["size"] == size]
+    rows = [row for arm, row in of_size if arm.role == "control" and arm.shortened_by == "instruction"]
     best = max(rows, key=lambda row: (row["achieved_ratio"] < 0.95, row["accuracy"]))
     name = best["arm"] + (f" at {best['ratio']}" if best["ratio"] else "")
-    dial = [row for row in results["rows"] if row["size"] == size and row["arm"] == "tokenskip" and row["ratio"] < 1]
-    beaten = [f"{row['ratio']}" for row in dial
+    shorter = [row for arm, row in of_size if arm.role == "method" and row["ratio"] < 1]
+    beaten = [f"{row['ratio']}" for row in shorter
               if best["accuracy"] >= row["accuracy"] and best["cot_tokens_mean"] <= row["cot_tokens_mean"]]  # fmt: skip
     said = f"beats TokenSkip at γ = {', '.join(beaten)} with no more tokens" if beaten else "beats TokenSkip nowhere"
     return (

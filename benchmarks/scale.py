@@ -31,7 +31,7 @@ from pages import RESULTS, ROOT, fill, table
 from tokenskip import pipeline
 from tokenskip.config import RunConfig, check_config
 from tokenskip.pruning.prune import prune_chains, write_dataset
-from tokenskip.store import COMPLETIONS, PRUNED, TRAIN, dump_row, read_rows, trajectory_row
+from tokenskip.storage.store import COMPLETIONS, PRUNED, TRAIN, dump_row, read_rows, trajectory_row
 from tokenskip.types import Trajectory
 
 STAGES = ("grade", "score", "prune", "dataset")

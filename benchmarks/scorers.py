@@ -35,13 +35,13 @@ from tokenskip.config import PruneConfig, RunConfig, load_recipe
 from tokenskip.embedded import compressor_path, model_path
 from tokenskip.errors import ConfigError, TokenskipError, unknown_name
 from tokenskip.evaluation.metrics import paired_difference
-from tokenskip.evaluation.results import load_results
+from tokenskip.evaluation.schema import load_results
 from tokenskip.plugins import make_scorer
 from tokenskip.pruning.atoms import split_units
 from tokenskip.pruning.chain import prune_chain
 from tokenskip.pruning.corpus import corpus_thresholds, prune_trajectory
 from tokenskip.run import Run
-from tokenskip.store import (
+from tokenskip.storage.store import (
     COMPLETIONS,
     EVAL,
     SCORES,
@@ -258,9 +258,9 @@ class Bench:
             pipeline.run(run)
             n_rows = sum(1 for _ in read_rows(run.folder.file(TRAIN)))
         keys = ("arm", "ratio", "n", "accuracy", "accuracy_low", "accuracy_high", "achieved_ratio", "cot_tokens_mean")
-        arms = sorted(load_results(folder)["arms"], key=lambda arm: arm["ratio"] or 0)
+        arms = sorted(load_results(folder).arms, key=lambda arm: arm.ratio or 0)
         training = {"n_rows": n_rows, **run.config.train.model_dump(exclude={"trainer"})}
-        return {"training": training, "arms": [{key: arm[key] for key in keys} for arm in arms]}
+        return {"training": training, "arms": [{key: getattr(arm, key) for key in keys} for arm in arms]}
 
     def to_default(self, name: str, default: str) -> dict[str, Any] | None:
         """Accuracy at the smallest γ against the default scorer's model on the same problems; None without that."""

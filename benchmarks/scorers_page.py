@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tokenskip.report.page import pct
+from tokenskip.report.text import pct
 
 Results = Mapping[str, Any]
 KINDS = {"number": "numbers", "operator": "operators", "filler": "fillers", "word": "other words"}

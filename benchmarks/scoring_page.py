@@ -23,7 +23,7 @@ from typing import Any
 
 from pages import RESULTS, ROOT, table
 
-from tokenskip.store import write_atomically
+from tokenskip.storage.store import write_atomically
 
 Results = Mapping[str, Any]
 TARGETS = {"base": 13.0, "large": 11.0}

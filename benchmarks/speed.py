@@ -84,7 +84,7 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     import torch
 
-    from tokenskip.training.hardware import cores, has_bf16
+    from tokenskip.models.hardware import cores, has_bf16
 
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {

@@ -53,7 +53,7 @@ def measure(shape: str, name: str, steps: int) -> dict[str, Any]:
     from transformers import TrainerCallback
 
     from tokenskip.config import check_config
-    from tokenskip.training.hardware import keep_memory
+    from tokenskip.models.hardware import keep_memory
     from tokenskip.training.train import make_trainer, training_arguments
 
     batch, lora = BATCHES[shape], shape == "smollm2-135m"

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenskip.commands.files import grade_file
 from tokenskip.config import TaskConfig
 from tokenskip.errors import DataError
-from tokenskip.jsonl import read_jsonl, text_field
+from tokenskip.storage.jsonl import read_jsonl, text_field
 from tokenskip.tasks.jsonl import JsonlTask
 
 

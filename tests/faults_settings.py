@@ -129,8 +129,8 @@ def dated_template(folder: Path) -> bool:
         manifest = json.loads((here / "run" / "config.json").read_text())
         again = tokenskip("grade", "run", cwd=here, clock="2024-08-09")
         from tokenskip.config import check_config
-        from tokenskip.models import load_tokenizer
-        from tokenskip.prompts import Prompts
+        from tokenskip.models.loading import load_tokenizer
+        from tokenskip.prompting.prompts import Prompts
 
         config = check_config({**manifest["config"], "model": {"path": str(here / "md")}}, "case 33")
         prompts = Prompts(load_tokenizer(config.model), config.prompt)
@@ -187,8 +187,8 @@ def untrained_ratio(folder: Path) -> bool:
     """R20: the saved template prompts an untrained ratio as the nearest trained one, or refuses it."""
     from tokenskip.config import ModelConfig, PromptConfig
     from tokenskip.errors import ModelError
-    from tokenskip.models import load_tokenizer
-    from tokenskip.prompts import Prompts
+    from tokenskip.models.loading import load_tokenizer
+    from tokenskip.prompting.prompts import Prompts
 
     with tempfile.TemporaryDirectory() as scratch:
         endings: list[Any] = []

@@ -8,7 +8,7 @@ from typing import Any
 from tokenskip.config import RunConfig
 from tokenskip.progress import Progress, Silent
 from tokenskip.run import Run
-from tokenskip.store import RunFolder
+from tokenskip.storage.store import RunFolder
 
 
 class Stage(Run):

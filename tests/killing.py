@@ -24,7 +24,7 @@ from typing import Any
 
 from scripted_runs import recipe, write_problems
 
-from tokenskip.layout import MADE_BY
+from tokenskip.storage.layout import MADE_BY
 
 SAVE_STEPS = 2
 STAGES = ("generate", "grade", "score", "prune", "dataset", "train", "evaluate", "report")
@@ -61,7 +61,7 @@ def _command(arguments: list[str], pipe: Connection, kill: Kill | None) -> None:
     from tokenskip.commands import console
     from tokenskip.generation import grade
     from tokenskip.pruning import prune, score
-    from tokenskip.store import Pending, RunFolder
+    from tokenskip.storage.store import Pending, RunFolder
 
     seen = 0
 

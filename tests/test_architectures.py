@@ -13,9 +13,9 @@ from scripted_runs import recipe
 from tokenskip import pipeline
 from tokenskip.config import PromptConfig, load_recipe
 from tokenskip.errors import ModelError
-from tokenskip.prompts import Prompts
-from tokenskip.serving.chat_template import PLAIN_TEMPLATE, add_ratio_control
-from tokenskip.store import read_rows
+from tokenskip.prompting.chat_template import PLAIN_TEMPLATE, add_ratio_control
+from tokenskip.prompting.prompts import Prompts
+from tokenskip.storage.store import read_rows
 from tokenskip.training.train import iter_losses, tokenise_row
 
 ASK = [{"role": "user", "content": "How many?"}]

@@ -10,7 +10,7 @@ from scripted_runs import recipe
 
 from tokenskip import pipeline
 from tokenskip.config import check_config, load_recipe
-from tokenskip.models import load_model, load_tokenizer
+from tokenskip.models.loading import load_model, load_tokenizer
 
 
 def test_an_adapter_that_ignores_the_ratio_is_named(tmp_path: Path, model_folder: Path) -> None:

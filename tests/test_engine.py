@@ -24,7 +24,7 @@ from tokenskip.config import EngineConfig, load_recipe
 from tokenskip.engine import RayPool, check_engine
 from tokenskip.errors import BackendError, ConfigError, StageError
 from tokenskip.generation.generate import answer, one_by_one
-from tokenskip.store import read_rows
+from tokenskip.storage.store import read_rows
 from tokenskip.types import Completion, Prompt, Sampling
 
 

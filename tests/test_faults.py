@@ -24,7 +24,7 @@ from tokenskip.commands import console
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.errors import RunError
 from tokenskip.progress import Silent
-from tokenskip.store import RunFolder, read_manifest, read_rows
+from tokenskip.storage.store import RunFolder, read_manifest, read_rows
 
 TESTS = str(Path(__file__).parent)
 SOURCES = str(Path(cli.__file__).parents[1])

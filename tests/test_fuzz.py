@@ -21,15 +21,15 @@ from tokenskip.config import PromptConfig, PruneConfig, RunConfig, TaskConfig, c
 from tokenskip.errors import ConfigError, DataError, TokenskipError
 from tokenskip.generation.grade import grade_output, grade_trajectory
 from tokenskip.generation.split import split_completion
-from tokenskip.jsonl import read_jsonl
-from tokenskip.models import load_tokenizer
+from tokenskip.models.loading import load_tokenizer
 from tokenskip.plugins import make_scorer
-from tokenskip.prompts import Prompts
+from tokenskip.prompting.prompts import Prompts
 from tokenskip.pruning.atoms import check_pruned, split_units
 from tokenskip.pruning.chain import prune_chain_many
 from tokenskip.ratio import Ratio
 from tokenskip.scorers.random import RandomScorer
-from tokenskip.store import RunFolder, dump_row, read_manifest, read_rows
+from tokenskip.storage.jsonl import read_jsonl
+from tokenskip.storage.store import RunFolder, dump_row, read_manifest, read_rows
 from tokenskip.tasks.jsonl import JsonlTask
 from tokenskip.tokens import token_counter
 from tokenskip.types import Trajectory

@@ -21,7 +21,7 @@ from tokenskip import cli, pipeline
 from tokenskip.commands.preview import ask, shared_words
 from tokenskip.config import TrainConfig, load_recipe
 from tokenskip.errors import RunError, StageError
-from tokenskip.store import read_rows
+from tokenskip.storage.store import read_rows
 from tokenskip.training.dataset import FEW_STEPS, few_steps
 
 EQUAL = ("completions.jsonl", "trajectories.jsonl", "scores.jsonl", "pruned.jsonl", "train.jsonl")

@@ -16,7 +16,7 @@ from tokenskip.arms import ARMS, Arm
 from tokenskip.config import check_config, load_recipe
 from tokenskip.errors import ConfigError
 from tokenskip.evaluation.stats import clustered_wilson, wilson
-from tokenskip.store import read_rows
+from tokenskip.storage.store import read_rows
 from tokenskip.types import Completion, Prompt, Sampling
 
 
@@ -78,7 +78,7 @@ def test_the_full_cap_is_the_default(tmp_path: Path, model_folder: Path) -> None
         (ARMS["tokenskip"], "full", 512),
         (ARMS["tokenskip"], "paper", 307),
         (ARMS["prompt_lc"], "paper", 512),
-        (Arm(name="a", dial=True, length="paper"), "full", 307),
+        (Arm(name="a", per_ratio=True, length="paper"), "full", 307),
         (ARMS["tokenskip"].model_copy(update={"length": "full"}), "paper", 512),
         (ARMS["truncation"], "full", 307),
     ],
@@ -90,7 +90,7 @@ def test_an_arm_may_say_its_own_cap(arm: Arm, run_says: str, cap: int) -> None:
 def test_samples_are_rows_of_one_problem(tmp_path: Path, model_folder: Path) -> None:
     path, results = run(tmp_path, model_folder, samples=3, temperature=0.7, latency_samples=0)
     rows = list(read_rows(path / "eval" / "original.jsonl"))
-    assert [row["id"] for row in rows] == [f"p{i}#{k}" for k in range(3) for i in range(100, 110)]
+    assert [(row["id"], row["sample"]) for row in rows] == [(f"p{i}", k) for k in range(3) for i in range(100, 110)]
     assert [row["output"].split()[3] for row in rows] == ["0"] * 10 + ["1"] * 10 + ["2"] * 10, "a seed a pass"
     original = results["arms"][0]
     assert (original["n"], original["n_problems"]) == (30, 10)

@@ -87,11 +87,11 @@ def test_a_recipe_runs_and_returns_its_results(model_folder, tmp_path):
     small = {"arms": ["original", "tokenskip"], "ratios": [0.5], "latency_samples": 0}
     file = recipe(tmp_path, model_folder, evaluate=small)
     results = tokenskip.run_recipe(file, tmp_path / "run", ["train.trainer.max_steps=1"])
-    assert [arm["arm"] for arm in results["arms"]] == ["original", "tokenskip"]
+    assert [arm.arm for arm in results.arms] == ["original", "tokenskip"]
     assert results == tokenskip.load_results(tmp_path / "run")
     config = tokenskip.load_recipe(file, ["train.trainer.max_steps=1"])
     again = tokenskip.run_recipe(config, tmp_path / "run")  # all is there: only the report is written anew
-    assert again["arms"] == results["arms"]
+    assert again.arms == results.arms
     with pytest.raises(tokenskip.ConfigError, match="a configuration is complete"):
         tokenskip.run_recipe(config, overrides=["seed=1"])
     with pytest.raises(tokenskip.ConfigError, match="no recipe nothing"):

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from scripted_runs import recipe
+from synthetic_results import arm_result, results_of
 
 from tokenskip import cli, tracking
 from tokenskip.config import load_recipe
 from tokenskip.errors import ConfigError
-from tokenskip.evaluation.results import load_results
+from tokenskip.evaluation.schema import load_results
 from tokenskip.pipeline import Run, report, run
 
 
@@ -46,20 +47,21 @@ def test_a_package_that_is_missing_is_told_before_a_model_loads(
         cli.main()
     assert ended.value.code == 2
     said = capsys.readouterr().err.strip()
-    assert said == ("tokenskip: train.report_to: tensorboard is not installed: pip install 'tokenskip[tensorboard]'")
+    assert said == "tokenskip: train.report_to: tensorboard is not installed: pip install tensorboard"
     assert not (tmp_path / "run").exists()
 
 
 def test_numbers_stand_at_their_ratio_and_nothing_else_is_sent() -> None:
-    arms: list[dict[str, Any]] = [
-        {"arm": "tokenskip", "ratio": 0.6, "accuracy": 0.5, "lost": None, "about": "text", "by_level": {}},
-        {"arm": "original", "ratio": None, "accuracy": 1, "lost": None},
-        {"arm": "tokenskip", "ratio": 0.07, "accuracy": 0.25, "lost": 3},
+    arms = [
+        arm_result("tokenskip", 0.6, accuracy=0.5),
+        arm_result("original", None, accuracy=1.0),
+        arm_result("tokenskip", 0.07, accuracy=0.25, lost=3),
     ]
+    nothing = {"n": 0.0, "n_problems": 0.0}
     assert tracking._by_step(arms) == {
-        7: {"tokenskip/accuracy": 0.25, "tokenskip/lost": 3.0},
-        60: {"tokenskip/accuracy": 0.5},
-        100: {"original/accuracy": 1.0},
+        7: {f"tokenskip/{key}": value for key, value in {**nothing, "accuracy": 0.25, "lost": 3.0}.items()},
+        60: {f"tokenskip/{key}": value for key, value in {**nothing, "accuracy": 0.5}.items()},
+        100: {f"original/{key}": value for key, value in {**nothing, "accuracy": 1.0}.items()},
     }
 
 
@@ -86,13 +88,14 @@ def test_trackers_get_the_results_in_order(monkeypatch: pytest.MonkeyPatch, tmp_
             sent.append("finished")
 
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
-    arms = [{"arm": "a", "ratio": ratio, "accuracy": ratio} for ratio in (0.9, 0.5)]
+    results = results_of([arm_result("tokenskip", ratio, accuracy=ratio) for ratio in (0.9, 0.5)], run="mine")
     for name in ("wandb", "trackio"):
         sent.clear()
         monkeypatch.setitem(sys.modules, name, Wandb())  # type: ignore[arg-type]
-        tracking.log_results([name], tmp_path, {"run": "mine", "arms": arms})
+        tracking.log_results([name], tmp_path, results)
         assert (sent[0]["project"], sent[0]["name"]) == ("tokenskip", "mine-results")
-        assert sent[1:] == [(50, {"a/accuracy": 0.5}), (90, {"a/accuracy": 0.9}), "finished"]
+        assert [(step, numbers["tokenskip/accuracy"]) for step, numbers in sent[1:3]] == [(50, 0.5), (90, 0.9)]
+        assert sent[3:] == ["finished"]
 
 
 @pytest.mark.slow
@@ -112,9 +115,9 @@ def test_tensorboard_has_the_training_and_the_results(model_folder: Path, tmp_pa
     assert len(losses) >= 2
     assert [event.step for event in losses] == list(range(1, len(losses) + 1))
     results = EventAccumulator(str(folder / "tracking" / "results")).Reload()
-    arms = load_results(folder)["arms"]
+    arms = load_results(folder).arms
     for name in ("tokenskip", "original"):
         logged = {event.step: event.value for event in results.Scalars(f"{name}/accuracy")}
-        expected = {round(100 * (arm["ratio"] or 1)): arm["accuracy"] for arm in arms if arm["arm"] == name}
+        expected = {round(100 * (arm.ratio or 1)): arm.accuracy for arm in arms if arm.arm == name}
         assert logged == pytest.approx(expected)
         assert len(results.Scalars(f"{name}/accuracy")) == len(expected)

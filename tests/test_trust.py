@@ -15,7 +15,7 @@ from tokenskip.errors import ConfigError, TokenskipError
 from tokenskip.plugins import BACKENDS, SCORERS, TASKS, check_backend, check_scorer, load
 from tokenskip.serving.export import export
 from tokenskip.serving.merge import find_adapter
-from tokenskip.store import RunFolder, run_config
+from tokenskip.storage.store import RunFolder, run_config
 
 PLACES = {
     "generate.backend": {"generate": {"backend": "canary:Anything"}},
@@ -74,7 +74,7 @@ def test_what_the_user_says_counts(canary: Path, tmp_path: Path, monkeypatch: py
     "name",
     [
         *("os:system", "subprocess:run", "subprocess:Popen", "builtins:exec", "shutil:rmtree", "pathlib:Path"),
-        *("canary:Anything", "canary:system", "canary:make", "tokenskip.store:read_rows", "json:loads"),
+        *("canary:Anything", "canary:system", "canary:make", "tokenskip.storage.store:read_rows", "json:loads"),
         *("tokenskip.scorers._causal:torch", "tokenskip.backends.hf:zlib", "tokenskip.tasks._base:is_local"),
     ],
 )

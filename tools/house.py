@@ -21,19 +21,21 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "tokenskip"
 
 LAYERS = (
-    ("errors", "types", "progress", "distributed", "training.hardware", "terminal", "generation.bounded", "sentences"),
-    ("disk",),
-    ("arms", "config", "ratio", "recipes", "serving.arguments", "tokens", "jsonl", "commands.trust"),
-    ("serving.chat_template", "prompts", "evaluation.stats"),
+    ("errors", "types", "progress", "distributed", "models.hardware", "terminal", "prompting.bounded", "sentences"),
+    ("storage.disk",),
+    ("arms", "config", "ratio", "recipes", "prompting.arguments", "tokens", "storage.jsonl", "trust"),
+    ("prompting.chat_template", "prompting.prompts", "evaluation.stats"),
     ("answers",),
     (
         *("pruning.arithmetic", "pruning.vocabulary", "pruning.notation", "pruning.equations", "pruning.lexemes"),
         *("pruning.expressions", "pruning.statements", "pruning.atoms", "pruning.chain", "pruning.corpus"),
-        *("evaluation.metrics", "training.muon"),
+        *("evaluation.schema", "training.muon"),
     ),
-    ("layout",),
-    ("client", "embedded", "models", "store", "tracking", "weights"),
-    ("plugins", "engine", "training.check", "commands.outputs"),
+    ("evaluation.comparisons", "evaluation.loops", "evaluation.spread"),
+    ("evaluation.metrics", "evaluation.warnings"),
+    ("storage.layout",),
+    ("client", "embedded", "models.loading", "storage.store", "tracking", "models.weights"),
+    ("plugins", "engine", "training.check", "storage.outputs"),
     ("backends", "scorers", "tasks"),
     ("run",),
     (

@@ -29,8 +29,8 @@ from own_model import server, tokenskip  # noqa: E402
 from tokenskip.backends.hf import HfBackend  # noqa: E402
 from tokenskip.config import ModelConfig, PromptConfig, TaskConfig  # noqa: E402
 from tokenskip.generation.split import split_completion  # noqa: E402
-from tokenskip.models import load_model, load_tokenizer  # noqa: E402
-from tokenskip.prompts import Prompts, ratio_kwargs  # noqa: E402
+from tokenskip.models.loading import load_model, load_tokenizer  # noqa: E402
+from tokenskip.prompting.prompts import Prompts, ratio_kwargs  # noqa: E402
 from tokenskip.tasks.embedded import EmbeddedTask  # noqa: E402
 from tokenskip.types import Problem, Sampling  # noqa: E402
 

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from tokenskip.api import run_recipe, score_texts
     from tokenskip.config import PromptConfig, PruneConfig, RunConfig, load_recipe
     from tokenskip.errors import ConfigError, TokenskipError
-    from tokenskip.evaluation.results import load_results
+    from tokenskip.evaluation.schema import load_results
     from tokenskip.generation.split import split_completion
+    from tokenskip.prompting.chat_template import add_ratio_control
     from tokenskip.pruning.chain import prune_chain
-    from tokenskip.serving.chat_template import add_ratio_control
     from tokenskip.tokens import token_counter
     from tokenskip.types import Problem, Pruned, Scores, Span, Trajectory
 
@@ -47,9 +47,9 @@ _MODULES = {
     "api": ("run_recipe", "score_texts"),
     "config": ("PromptConfig", "PruneConfig", "RunConfig", "load_recipe"),
     "errors": ("ConfigError", "TokenskipError"),
-    "evaluation.results": ("load_results",),
+    "evaluation.schema": ("load_results",),
     "generation.split": ("split_completion",),
-    "serving.chat_template": ("add_ratio_control",),
+    "prompting.chat_template": ("add_ratio_control",),
     "pruning.chain": ("prune_chain",),
     "tokens": ("token_counter",),
     "types": ("Problem", "Pruned", "Scores", "Span", "Trajectory"),

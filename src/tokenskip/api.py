@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenskip import pipeline
 from tokenskip.commands.console import read_recipe
 from tokenskip.commands.files import FilePruner
 from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError
-from tokenskip.evaluation.results import load_results
+from tokenskip.evaluation.schema import Results, load_results
 from tokenskip.types import Scores, Trajectory
 
 
-def run_recipe(
-    recipe: RunConfig | str | Path, out: str | Path | None = None, overrides: Sequence[str] = ()
-) -> dict[str, Any]:
+def run_recipe(recipe: RunConfig | str | Path, out: str | Path | None = None, overrides: Sequence[str] = ()) -> Results:
     """Run a recipe from the questions to the report; returns what `results.json` then holds.
 
     `recipe` is a configuration, a YAML file, or the name of a shipped recipe; `overrides` are `section.key=value`, laid

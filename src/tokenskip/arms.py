@@ -5,14 +5,17 @@
     evaluate:
       arms: [original, tokenskip, terse]
       define:
-        terse: {instruction: "Use at most {p}% of the usual words.", dial: true}
+        terse: {instruction: "Use at most {p}% of the usual words.", per_ratio: true}
+
+Its fields say what an arm is (`weights`, `role`, `shortened_by`): no code asks for its name, so that a recipe's own arm
+is evaluated, reported and warned about like a built-in one.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,21 +28,37 @@ WEIGHTS = {
 }
 """Weights by name -> the folder inside the run that holds their `adapter/`; the untouched model has none."""
 
+CONTROL_WEIGHTS = ("base", "random", "full_chain")
+"""Weights that learned nothing from importance; whatever has others is the method."""
+
+NAME = r"^[A-Za-z]\w*$"
+
+Role = Literal["original", "method", "control"]
+"""original: what every arm is compared with; method: trained on chains pruned by importance; control: anything else."""
+
+ShortenedBy = Literal["nothing", "ratio", "instruction", "truncation"]
+"""What makes an arm's chains shorter: the ratio in the prompt, an instruction in words, or being cut off."""
+
 
 class Arm(BaseModel):
-    """One way to get an answer: a row of the evaluation, or one row per ratio where it has a dial."""
+    """One way to get an answer: a row of the evaluation, or one row for each ratio."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(description="of letters, digits and _", pattern=r"^[A-Za-z]\w*$")
+    name: str = Field(description="of letters, digits and _", pattern=NAME)
     about: str = Field("", description="what the report says about it")
     weights: str = Field(
         "base",
-        description="base, tokenskip, random (trained on chains pruned by chance), full_chain (on whole chains only), "
+        description="base, tokenskip, random (trained on randomly pruned chains), full_chain (on whole chains only), "
         "longer (as many tokens as all rounds), round_1, round_2, …, or the path of an adapter folder",
     )
-    instruction: str = Field("", description="goes behind the question; {p}: percent to leave out, 100 × (1 - ratio)")
-    dial: bool = Field(False, description="one row per ratio")
+    role: Role = Field(
+        "control",
+        description="method or control (original is built in); by default method, and control where weights is base, "
+        "random or full_chain",
+    )
+    instruction: str = Field("", description="follows the question; {p}: percent to leave out, 100 × (1 - ratio)")
+    per_ratio: bool = Field(False, description="one row for each of evaluate.ratios (formerly: dial)")
     marker: bool = Field(False, description="the ratio is written into the prompt, as in training")
     calibrated: bool = Field(False, description="the marker is the one that `tokenskip calibrate` found for the ratio")
     cut: bool = Field(False, description="the original's chain, cut off at ratio × token cap")
@@ -48,23 +67,49 @@ class Arm(BaseModel):
         None, description="token cap: the full one, or ratio × cap as in the paper; None: as evaluate.length says"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, given: Any) -> Any:
+        """The old spelling `dial`, and the role that follows from the weights."""
+        if not isinstance(given, dict):
+            return given
+        values = dict(given)
+        if "dial" in values:
+            if "per_ratio" in values:
+                raise ValueError("dial is the old name of per_ratio: give one of them")
+            values["per_ratio"] = values.pop("dial")
+        if values.get("role") is None:
+            values["role"] = "control" if values.get("weights", "base") in CONTROL_WEIGHTS else "method"
+        return values
+
     @model_validator(mode="after")
     def _possible(self) -> Arm:
         problem = None
-        if (self.marker or self.cut or "{p}" in self.instruction) and not self.dial:
-            problem = "marker, cut and {p} need a ratio: set dial: true"
+        if (self.marker or self.cut or "{p}" in self.instruction) and not self.per_ratio:
+            problem = "marker, cut and {p} need a ratio: set per_ratio: true"
         elif self.cut and (self.weights != "base" or self.marker or self.instruction):
             problem = "cut shortens the original's own chains: no weights, marker or instruction beside it"
         elif self.forced and not self.cut:
             problem = "forced needs cut: true"
         elif self.calibrated and not (self.marker and self.weights == "tokenskip"):
             problem = "calibrated needs weights: tokenskip and marker: true, which the map was measured with"
+        elif self.role == "method" and self.weights == "base":
+            problem = "role: method needs weights that were trained: the untouched model is a control"
         elif not is_weights(self.weights):
             allowed = f"{', '.join(WEIGHTS)}, round_1, round_2, …, or the path of an adapter folder"
             problem = f"unknown weights {self.weights!r}: allowed are {allowed}"
         if problem:
             raise ValueError(f"arm {self.name}: {problem}")
         return self
+
+    @property
+    def shortened_by(self) -> ShortenedBy:
+        """What makes its chains shorter; the ratio, where the prompt has both a ratio and an instruction."""
+        if self.cut:
+            return "truncation"
+        if self.marker:
+            return "ratio"
+        return "instruction" if self.instruction else "nothing"
 
     def instruction_at(self, ratio: float) -> str:
         """The instruction, with the percentage of words to leave out at `ratio`."""
@@ -79,15 +124,15 @@ class Arm(BaseModel):
         paper = (self.length or length) == "paper" and (self.marker or self.length == "paper")
         return max(1, int(cap * ratio)) if self.cut or paper else cap
 
-    def ratios(self, asked: Sequence[float]) -> Iterator[float]:
-        """The ratios of this arm's rows, descending; 1.0 alone without a dial.
+    def ratios(self, ratios: Sequence[float]) -> Iterator[float]:
+        """The ratios of this arm's rows, each once, descending; 1.0 alone where it has no row for each ratio.
 
         A chain that is cut at 1, a marker of 1 on the untouched model and a prompt to leave out 0% are no rows.
         """
-        if not self.dial:
+        if not self.per_ratio:
             yield 1.0
             return
-        for ratio in sorted(asked, reverse=True):
+        for ratio in sorted(set(ratios), reverse=True):
             if ratio < 1 or (self.weights != "base" and "{p}" not in self.instruction):
                 yield ratio
 
@@ -99,8 +144,8 @@ def is_weights(name: str) -> bool:
 
 def round_number(weights: str) -> int | None:
     """2 for `round_2`; None for anything else."""
-    found = re.fullmatch(r"round_(\d+)", weights)
-    return int(found[1]) if found else None
+    match = re.fullmatch(r"round_(\d+)", weights)
+    return int(match[1]) if match else None
 
 
 def weights_folder(weights: str) -> str:
@@ -109,10 +154,18 @@ def weights_folder(weights: str) -> str:
     return WEIGHTS[weights] if number is None else f"round-{number}"
 
 
+_ROUND_ARM = "tokenskip_round_"
+
+
 def round_arm(number: int) -> Arm:
     """The arm of an on-policy round's adapter; round 0 is the first fine-tuning."""
     about = f"fine-tuned on the model's own short chains, round {number}" if number else "fine-tuned on pruned chains"
-    return Arm(name=f"tokenskip_round_{number}", about=about, weights=f"round_{number}", dial=True, marker=True)
+    return Arm(name=f"{_ROUND_ARM}{number}", about=about, weights=f"round_{number}", per_ratio=True, marker=True)
+
+
+def is_taken(name: str) -> bool:
+    """Whether a recipe's own arm cannot have this name, because a built-in one or a round's has it."""
+    return name in ARMS or name.startswith(_ROUND_ARM)
 
 
 LC_PROMPT = "Please reduce {p}% of the words in your Chain-of-Thought process."
@@ -131,13 +184,13 @@ DEFAULT_ARMS = (
 ARMS = {
     arm.name: arm
     for arm in (
-        Arm(name="original", about="the untouched model, whole chains"),
-        Arm(name="tokenskip", about="fine-tuned on pruned chains", weights="tokenskip", dial=True, marker=True),
+        Arm(name="original", about="the untouched model, whole chains", role="original"),
+        Arm(name="tokenskip", about="fine-tuned on pruned chains", weights="tokenskip", per_ratio=True, marker=True),
         Arm(
             name="tokenskip_calibrated",
             about="tokenskip, asked through the map of `tokenskip calibrate`",
             weights="tokenskip",
-            dial=True,
+            per_ratio=True,
             marker=True,
             calibrated=True,
         ),
@@ -145,7 +198,7 @@ ARMS = {
             name="tokenskip_prompt",
             about="tokenskip and the length-control prompt together",
             weights="tokenskip",
-            dial=True,
+            per_ratio=True,
             marker=True,
             instruction=LC_PROMPT,
         ),
@@ -153,7 +206,7 @@ ARMS = {
             name="tokenskip_longer",
             about="tokenskip trained on as many tokens as all rounds together",
             weights="longer",
-            dial=True,
+            per_ratio=True,
             marker=True,
         ),
         Arm(name="prompt_be_concise", about='untouched model, "Be concise." in the prompt', instruction="Be concise."),
@@ -167,13 +220,15 @@ ARMS = {
             about='untouched model, "Abbreviate words as much as possible."',
             instruction="Abbreviate words as much as possible.",
         ),
-        Arm(name="prompt_lc", about="untouched model, the length-control prompt", dial=True, instruction=LC_PROMPT),
-        Arm(name="marker_only", about="untouched model, the ratio in the prompt", dial=True, marker=True),
-        Arm(name="truncation", about="chain cut off at ratio × token cap (paper)", dial=True, cut=True),
+        Arm(
+            name="prompt_lc", about="untouched model, the length-control prompt", per_ratio=True, instruction=LC_PROMPT
+        ),
+        Arm(name="marker_only", about="untouched model, the ratio in the prompt", per_ratio=True, marker=True),
+        Arm(name="truncation", about="chain cut off at ratio × token cap (paper)", per_ratio=True, cut=True),
         Arm(
             name="truncation_forced",
             about="chain cut off at ratio × token cap, then made to answer",
-            dial=True,
+            per_ratio=True,
             cut=True,
             forced=True,
         ),
@@ -181,7 +236,7 @@ ARMS = {
             name="random",
             about="fine-tuned on randomly pruned chains",
             weights="random",
-            dial=True,
+            per_ratio=True,
             marker=True,
         ),
         Arm(name="full_chain", about="fine-tuned on whole chains only", weights="full_chain"),
@@ -189,11 +244,15 @@ ARMS = {
 }
 
 
+ORIGINAL = ARMS["original"]
+"""What every other arm is paired with and measured against; evaluated in every run."""
+
+
 def label(arm: Arm, ratio: float) -> str:
-    """The name of a row's file and of its entry in reports: `original`, `tokenskip-0.6`."""
-    return f"{arm.name}-{ratio}" if arm.dial else arm.name
+    """The name of a row's file: `original`, `tokenskip-0.6`."""
+    return f"{arm.name}-{ratio}" if arm.per_ratio else arm.name
 
 
 def rows_of(arms: Sequence[Arm], ratios: Sequence[float]) -> Iterator[tuple[Arm, float]]:
-    """(arm, ratio) of every row of the evaluation; 1.0 for arms without a dial."""
+    """(arm, ratio) of every row of the evaluation; 1.0 for arms that have no row for each ratio."""
     return ((arm, ratio) for arm in arms for ratio in arm.ratios(ratios))

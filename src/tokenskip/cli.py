@@ -19,13 +19,13 @@ from tokenskip.commands.console import Limit, Out, RunDir, Set, bars, quiet, rea
 from tokenskip.commands.doctor import doctor
 from tokenskip.commands.export import export
 from tokenskip.commands.merge import merge
-from tokenskip.commands.outputs import check_folder
 from tokenskip.commands.playground import playground
 from tokenskip.commands.prune import prune
 from tokenskip.commands.push import push
 from tokenskip.commands.rounds import rounds
 from tokenskip.commands.serve import serve
 from tokenskip.errors import ConfigError, TokenskipError
+from tokenskip.storage.outputs import check_folder
 from tokenskip.terminal import console, printable, replace_unencodable
 
 app = typer.Typer(
@@ -222,13 +222,13 @@ def _run_all(config: Any, out: Path) -> None:
 
 
 def _show_results(path: Path) -> None:
-    from tokenskip.evaluation.results import load_results
-    from tokenskip.report.page import terminal_table
+    from tokenskip.evaluation.schema import load_results
+    from tokenskip.report.tables import terminal_table
 
     results = load_results(path)
     screen = console()
     screen.print(terminal_table(results))
-    for warning in results["warnings"]:
+    for warning in results.warnings:
         screen.print(f"! {warning}", style="yellow", markup=False, highlight=False)
     screen.print(f"report: {path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 

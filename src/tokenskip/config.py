@@ -7,7 +7,6 @@ mistake raises `ConfigError` with one line: what was given, what is allowed, and
 from __future__ import annotations
 
 import datetime
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +14,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tokenskip.arms import ARMS, DEFAULT_ARMS, Arm, round_arm, round_number
-from tokenskip.commands.trust import check_trust
-from tokenskip.errors import ConfigError, shorten, unknown_name
+from tokenskip.arms import ARMS, DEFAULT_ARMS, ORIGINAL, Arm, is_taken, round_arm, round_number
+from tokenskip.errors import ConfigError, unknown_name
+from tokenskip.prompting.arguments import check_argument
 from tokenskip.ratio import Ratio
 from tokenskip.recipes import lay_over as lay_over
 from tokenskip.recipes import read_recipe_file
-from tokenskip.serving.arguments import check_argument
+from tokenskip.recipes.mistakes import first_mistake
+from tokenskip.trust import check_trust
 
 PAPER_RATIOS: tuple[float, ...] = tuple(map(Ratio, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)))
 """The ratios the paper trains on (section 4.1)."""
@@ -217,7 +217,7 @@ class EvaluateConfig(Section):
     """Stage 7: all arms on the same problems."""
 
     arms: tuple[str, ...] = Field(
-        DEFAULT_ARMS, description="rows of the evaluation, of: " + ", ".join(ARMS) + ", and your own"
+        DEFAULT_ARMS, description=f"rows of the evaluation, of: {', '.join(ARMS)}, and your own"
     )
     define: dict[str, Arm] = Field(default_factory=dict, description="arms of your own: name -> fields of arms.Arm")
     ratios: Ratios = Field(PAPER_RATIOS, description="ratios asked for")
@@ -236,9 +236,11 @@ class EvaluateConfig(Section):
     def _named(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        taken = next((name for name in given if name in ARMS or str(name).startswith("tokenskip_round_")), None)
-        if taken is not None:
-            raise ValueError(f"arm {taken!r} is built in: choose another name")
+        for name, arm in given.items():
+            if is_taken(str(name)):
+                raise ValueError(f"arm {name!r} is built in: choose another name")
+            if isinstance(arm, dict) and arm.get("role") == "original":
+                raise ValueError(f"arm {name!r}: role is method or control; the original is built in")
         return {name: {**arm, "name": name} if isinstance(arm, dict) else arm for name, arm in given.items()}
 
 
@@ -296,10 +298,7 @@ class RunConfig(Section):
 
     def known_arms(self) -> dict[str, Arm]:
         """Every arm that this run can evaluate, by name: the built-in ones, the rounds', the recipe's own."""
-        rounds = self.rounds
-        numbers = range(rounds.count) if rounds.adopt else range(1, rounds.count + 1)
-        own = [round_arm(number) for number in numbers]
-        return {**ARMS, **{arm.name: arm for arm in own}, **self.evaluate.define}
+        return {**ARMS, **{arm.name: arm for arm in self._round_arms()}, **self.evaluate.define}
 
     def check_calibration(self) -> None:
         """ConfigError when a whole run would come to a calibrated arm without ever calibrating."""
@@ -313,8 +312,13 @@ class RunConfig(Section):
     def chosen_arms(self) -> list[Arm]:
         """The arms of `evaluate.arms`, and those of the rounds."""
         known = self.known_arms()
-        rounds = [name for name in known if name.startswith("tokenskip_round_")]
+        rounds = [arm.name for arm in self._round_arms()]
         return [known[name] for name in dict.fromkeys((*self.evaluate.arms, *rounds))]
+
+    def _round_arms(self) -> list[Arm]:
+        """The adapters of the rounds; the last one is the run's own where it is adopted."""
+        first = 0 if self.rounds.adopt else 1
+        return [round_arm(first + k) for k in range(self.rounds.count)]
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -338,7 +342,7 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
         config = RunConfig.model_validate(values)
         config.model_dump_json()
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_first_mistake(error)}") from None
+        raise ConfigError(f"{source}: {first_mistake(error, RunConfig)}") from None
     except ValueError as error:  # half a character ("\ud800"), or a value that holds itself: no file could
         raise ConfigError(f"{source}: a value cannot be written down ({error})") from None
     if config.generate.samples > 1 and config.generate.temperature == 0:
@@ -370,7 +374,7 @@ def _check_arms(config: RunConfig, source: str) -> None:
     for name in config.evaluate.arms:
         if name not in known:
             raise ConfigError(f"{source}: evaluate.arms: {unknown_name('arm', name, known)}")
-    if "original" not in config.evaluate.arms:
+    if ORIGINAL.name not in config.evaluate.arms:
         raise ConfigError(f"{source}: evaluate.arms needs the arm original, which all others are compared with")
     for arm in config.chosen_arms():
         number = round_number(arm.weights)
@@ -379,31 +383,3 @@ def _check_arms(config: RunConfig, source: str) -> None:
         folder = Path(arm.weights).expanduser()
         if "/" in arm.weights and not any((folder / f"{kind}config.json").exists() for kind in ("adapter_", "")):
             raise ConfigError(f"{source}: arm {arm.name}: {arm.weights} is no adapter folder (no adapter_config.json)")
-
-
-def _first_mistake(error: ValidationError) -> str:
-    mistake = error.errors()[0]
-    where = ".".join(str(part) for part in mistake["loc"])
-    if mistake["type"] == "extra_forbidden":
-        return unknown_name("key", where, _keys_beside(mistake["loc"]))
-    message = mistake["msg"].removeprefix("Value error, ")
-    try:
-        given = json.dumps(mistake["input"], default=str)
-    except (ValueError, RecursionError):  # YAML can hold itself
-        given = str(mistake["input"])
-    return shorten(f"{where}: {message}") + ("" if "given:" in message else f"; given: {shorten(given)}")
-
-
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    """All keys allowed where an unknown key stood, spelled as dotted keys."""
-    model: type[BaseModel] = RunConfig
-    prefix = ""
-    for part in location[:-1]:
-        prefix = f"{prefix}{part}."
-        if part not in model.model_fields:  # the name of an arm in `evaluate.define`
-            model = Arm
-            continue
-        annotation = model.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-    return [prefix + name for name in model.model_fields]

@@ -26,7 +26,7 @@ from tokenskip.pruning.prune import run as prune
 from tokenskip.pruning.score import run as score
 from tokenskip.report.report import run as report
 from tokenskip.run import Run
-from tokenskip.store import CALIBRATION
+from tokenskip.storage.store import CALIBRATION
 from tokenskip.training.controls import run as controls
 from tokenskip.training.rounds import run as rounds
 from tokenskip.training.train import run as train

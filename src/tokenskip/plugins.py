@@ -14,8 +14,8 @@ from typing import Any
 
 from tokenskip.config import PromptConfig, RunConfig, TaskConfig
 from tokenskip.errors import ConfigError, unknown_name
-from tokenskip.models import check_adapter, check_context, load_model, load_tokenizer, resolve_model
-from tokenskip.prompts import Prompts
+from tokenskip.models.loading import check_adapter, check_context, load_model, load_tokenizer, resolve_model
+from tokenskip.prompting.prompts import Prompts
 from tokenskip.types import Backend, ChecksOptions, Refuses, Scorer, Task, Trajectory
 
 TASKS = {

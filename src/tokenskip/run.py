@@ -26,12 +26,12 @@ from tokenskip.arms import weights_folder
 from tokenskip.config import EngineConfig, RunConfig
 from tokenskip.engine import Build, RayPool, check_engine, in_turn
 from tokenskip.errors import StageError
-from tokenskip.models import load_tokenizer, resolve_model
+from tokenskip.models.loading import load_tokenizer, resolve_model
 from tokenskip.plugins import check_backend, check_scorer, make_backend
 from tokenskip.progress import Progress, Silent
-from tokenskip.prompts import Prompts
-from tokenskip.serving.chat_template import is_dated
-from tokenskip.store import ADAPTER, JOURNAL, Pending, RunFolder, read_manifest
+from tokenskip.prompting.chat_template import is_dated
+from tokenskip.prompting.prompts import Prompts
+from tokenskip.storage.store import ADAPTER, JOURNAL, Pending, RunFolder, read_manifest
 from tokenskip.tokens import token_counter
 from tokenskip.tracking import check_trackers
 from tokenskip.training.check import check_training
@@ -111,6 +111,10 @@ class Run:
         """Training or test problems, limited as configured."""
         limit = self.config.task.train_limit if split == "train" else self.config.task.test_limit
         return self.task.problems(split, limit)
+
+    def check_problems(self, split: str) -> int:
+        """How many there are; RunError when they are not those that the run was begun with, naming some."""
+        return self.folder.check_data(split, lambda: self.problems(split))
 
     def backend(self, weights: str = "base") -> Backend:
         """The backend over the weights of an arm; see `arms.Arm.weights`.

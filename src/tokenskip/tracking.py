@@ -2,7 +2,7 @@
 
 Nothing else is reported to anybody: the usage reports of the libraries underneath are switched off.
 
-    pip install 'tokenskip[tensorboard]'
+    pip install tensorboard
     tokenskip run mine.yaml --set train.report_to=[tensorboard]      # then: tensorboard --logdir runs/mine/tracking
 
 The trainer's own callbacks log the training. The results are a run of their own, `NAME-results`: one step for each
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenskip.errors import ConfigError
+from tokenskip.evaluation.schema import ArmResult, Results
 
 FOLDER = "tracking"
 PROJECT = "tokenskip"
@@ -53,8 +54,7 @@ def check_trackers(names: Sequence[str]) -> None:
     """ConfigError when the package of a tracker is not installed."""
     for name in names:
         if find_spec(name) is None:
-            package = "'tokenskip[tensorboard]'" if name == "tensorboard" else name
-            raise ConfigError(f"train.report_to: {name} is not installed: pip install {package}")
+            raise ConfigError(f"train.report_to: {name} is not installed: pip install {name}")
 
 
 def trainer_options(names: Sequence[str], run: str) -> dict[str, Any]:
@@ -75,21 +75,21 @@ def tracked(folder: Path) -> Iterator[None]:
             os.environ.pop(key, None)
 
 
-def log_results(names: Sequence[str], folder: Path, results: Mapping[str, Any]) -> None:
+def log_results(names: Sequence[str], folder: Path, results: Results) -> None:
     """Send every number of `results` to the trackers; a second time, TensorBoard's are written anew."""
-    steps = _by_step(results["arms"])
+    steps = _by_step(results.arms)
     for name in names:
-        _LOGGERS[name](f"{results['run']}-results", folder / FOLDER / "results", steps)
+        _LOGGERS[name](f"{results.run}-results", folder / FOLDER / "results", steps)
 
 
-def _by_step(arms: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
-    """100 γ -> `ARM/NUMBER` -> value, ascending; an arm without a ratio stands at 100."""
+def _by_step(arms: Sequence[ArmResult]) -> dict[int, dict[str, float]]:
+    """100 γ -> `ARM/NUMBER` -> value, ascending; an arm without a ratio is at 100."""
     steps: dict[int, dict[str, float]] = defaultdict(dict)
     for arm in arms:
-        step = round(100 * (1.0 if arm["ratio"] is None else arm["ratio"]))
-        for key, value in arm.items():
-            if key != "ratio" and isinstance(value, int | float) and not isinstance(value, bool):
-                steps[step][f"{arm['arm']}/{key}"] = float(value)
+        step = round(100 * (1.0 if arm.ratio is None else arm.ratio))
+        for field, value in arm:
+            if field != "ratio" and isinstance(value, int | float) and not isinstance(value, bool):
+                steps[step][f"{arm.arm}/{field}"] = float(value)
     return dict(sorted(steps.items()))
 
 

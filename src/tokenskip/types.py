@@ -18,12 +18,16 @@ Finish = Literal["stop", "length", "error"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A question with its gold answer. `level` is its difficulty where the data knows one."""
+    """A question with its gold answer. `level` is its difficulty where the data knows one.
+
+    A problem that is asked several times has a `sample` number for each; ids are the data's, and mean nothing.
+    """
 
     id: str
     question: str
     gold: str
     level: str | None = None
+    sample: int = 0
 
 
 class Span(NamedTuple):
@@ -77,10 +81,12 @@ class Trajectory:
 
     `output == head + cot + tail`: `head` is an opening `<think>` tag (mostly empty: templates write the tag
     themselves), `tail` holds the answer and everything around it (the trigger, the box, `</think>`); no stage ever
-    touches either. `ratio` is the ratio that the prompt asked for.
+    touches either. `ratio` is the ratio that the prompt asked for; `sample` the number of the completion, where a
+    problem has several.
     """
 
     id: str
+    sample: int = 0
     question: str
     gold: str
     level: str | None = None
@@ -106,7 +112,8 @@ class Trajectory:
 class Prompt:
     """What a backend completes: the exact token ids where a tokenizer is at hand, and the chat turns they come from.
 
-    `prefill` is text that the assistant's turn already begins with (a forced answer, say).
+    `prefill` is text that the assistant's turn already begins with (a forced answer, say). `seed` is that of this
+    completion alone where it is sampled: the same whatever else is in the batch, and another for every sample.
     """
 
     messages: tuple[Message, ...]
@@ -114,17 +121,22 @@ class Prompt:
     token_ids: tuple[int, ...] = ()
     prefill: str = ""
     max_new_tokens: int | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What came back for one prompt. `token_ids` excludes the end-of-sequence token; `error` is set when it failed."""
+    """What came back for one prompt. `token_ids` excludes the end-of-sequence token; `error` is set when it failed.
+
+    `resumed`: an earlier process had asked for it, so the time of this call says nothing.
+    """
 
     text: str
     n_tokens: int
     finish: Finish = "stop"
     token_ids: tuple[int, ...] = ()
     error: str | None = None
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

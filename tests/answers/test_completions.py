@@ -15,7 +15,7 @@ from tokenskip import plugins
 from tokenskip.answers.math_verify import close_math_verify
 from tokenskip.config import PromptConfig, TaskConfig
 from tokenskip.generation.grade import grade_rows
-from tokenskip.jsonl import read_jsonl
+from tokenskip.storage.jsonl import read_jsonl
 
 FOLDER = Path(__file__).parents[1] / "data" / "completions"
 FILES = sorted(FOLDER.glob("*.jsonl"))

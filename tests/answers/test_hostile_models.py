@@ -14,7 +14,7 @@ import pytest
 
 from tokenskip.config import ModelConfig
 from tokenskip.errors import ModelError
-from tokenskip.models import check_context, load_model, load_tokenizer
+from tokenskip.models.loading import check_context, load_model, load_tokenizer
 
 
 class Evil:
@@ -73,7 +73,7 @@ def test_code_of_a_model_does_not_run_unless_it_is_named(
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address spaces are only bounded on Linux")
 def test_the_graders_process_is_bounded_in_memory() -> None:
-    code = "from tokenskip.generation import math_verify_worker as g; g._limit_memory(); "
+    code = "from tokenskip.answers import math_verify_worker as g; g._limit_memory(); "
     for share, fits in ((0.25, True), (1.5, False)):
         command = [sys.executable, "-c", code + f"bytearray(int(g.MEMORY_BYTES * {share}))"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -15,7 +15,7 @@ from hostile_server import TEXT, bomb, cut, drip, garbage, hostile, reply, statu
 from tokenskip.backends.openai import GIVE_UP_AFTER, OpenAIBackend
 from tokenskip.config import PromptConfig
 from tokenskip.errors import BackendError, ConfigError
-from tokenskip.prompts import Prompts, set_ratio_map
+from tokenskip.prompting.prompts import Prompts, set_ratio_map
 from tokenskip.ratio import UNMAPPED, RatioMap
 from tokenskip.types import Prompt, Sampling
 

@@ -18,8 +18,8 @@ from tokenskip.backends.openai import GIVE_UP_AFTER, OpenAIBackend
 from tokenskip.config import PromptConfig, load_recipe
 from tokenskip.errors import BackendError, ConfigError
 from tokenskip.pipeline import Run, evaluate, generate, grade, prune, score
-from tokenskip.prompts import Prompts
-from tokenskip.store import JOURNAL
+from tokenskip.prompting.prompts import Prompts
+from tokenskip.storage.store import JOURNAL
 from tokenskip.types import Prompt, Sampling
 
 SAMPLING = Sampling(max_new_tokens=200)

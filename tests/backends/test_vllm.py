@@ -24,9 +24,9 @@ import pytest
 from tokenskip.backends.hf import HfBackend
 from tokenskip.config import ModelConfig, PromptConfig, TaskConfig
 from tokenskip.embedded import adapter_path
-from tokenskip.models import load_model, load_tokenizer
-from tokenskip.prompts import Prompts
-from tokenskip.serving.chat_template import has_ratio_control
+from tokenskip.models.loading import load_model, load_tokenizer
+from tokenskip.prompting.chat_template import has_ratio_control
+from tokenskip.prompting.prompts import Prompts
 from tokenskip.serving.doctor import diagnose
 from tokenskip.tasks.embedded import EmbeddedTask
 from tokenskip.types import Completion, Prompt, Sampling
@@ -130,7 +130,7 @@ import json, sys
 from pathlib import Path
 from tokenskip.backends.vllm import VllmBackend
 from tokenskip.config import ModelConfig
-from tokenskip.models import load_tokenizer
+from tokenskip.models.loading import load_tokenizer
 from tokenskip.types import Prompt, Sampling
 
 if __name__ == "__main__":

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import headline
 import pytest
+from synthetic_results import results_of
 
+from tokenskip import arms
 from tokenskip.config import RunConfig
 from tokenskip.evaluation.metrics import summarise_arm
-from tokenskip.store import RunFolder, dump_row, trajectory_row
+from tokenskip.evaluation.schema import Results, load_results
+from tokenskip.storage.store import RunFolder, dump_row, trajectory_row
 from tokenskip.types import Grade, Trajectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,22 +53,19 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 @pytest.fixture
-def results() -> dict[str, Any]:
+def results() -> Results:
     original = rows_of(*ARMS["original"][2:])
-    arms = [summarise_arm(arm, ratio, rows_of(*size), original) for arm, ratio, *size in ARMS.values()]
-    problems = [{"id": f"p{i}", "arms": {}} for i in range(200)]
-    return {
-        "arms": arms,
-        "created": "2026-01-01T00:00:00+00:00",
-        "versions": {"torch": "2", "trl": None},
-        "hardware": {"cores": 2},
-        "funnel": [{"reason": "generated", "count": 1000}],
-        "warnings": ["One thing."],
-        "problems": problems,
-    }
+    rows = [summarise_arm(arms.ARMS[arm], ratio, rows_of(*size), original) for arm, ratio, *size in ARMS.values()]
+    problem = {"question": "q", "gold": "1", "level": None, "arms": {}}
+    return results_of(
+        rows,
+        funnel=({"reason": "generated", "count": 1000},),
+        warnings=("One thing.",),
+        problems=tuple({"id": f"p{i}", **problem} for i in range(200)),
+    )
 
 
-def test_each_target_is_judged_by_the_rows(folder: RunFolder, results: dict[str, Any]) -> None:
+def test_each_target_is_judged_by_the_rows(folder: RunFolder, results: Results) -> None:
     found = headline.targets(folder, results)
     assert [one.met for one in found] == [True, True, True, False, False, True, True]
     assert found[1].value.startswith("−0.4 points")
@@ -74,15 +73,14 @@ def test_each_target_is_judged_by_the_rows(folder: RunFolder, results: dict[str,
     assert "0.5: 0.540" in found[4].value
 
 
-def test_an_arm_that_was_not_run_is_not_called_met(folder: RunFolder, results: dict[str, Any]) -> None:
+def test_an_arm_that_was_not_run_is_not_called_met(folder: RunFolder, results: Results) -> None:
     folder.file("eval/random-0.6.jsonl").unlink()
-    results["arms"] = [arm for arm in results["arms"] if arm["arm"] == "original"]
-    found = headline.targets(folder, results)
+    found = headline.targets(folder, results_of(results.arms[:1]))
     assert found[-1].met is None
     assert found[2].met is None
 
 
-def test_publishing_twice_gives_the_same_files(folder: RunFolder, results: dict[str, Any], tmp_path: Path) -> None:
+def test_publishing_twice_gives_the_same_files(folder: RunFolder, results: Results, tmp_path: Path) -> None:
     for name in headline.IMAGES:
         (folder.path / name).write_bytes(b"png")
     root = tmp_path / "root"
@@ -98,11 +96,12 @@ def test_publishing_twice_gives_the_same_files(folder: RunFolder, results: dict[
     assert "5 of 7 targets" in once
     saved = json.loads((root / "docs/results/embedded.json").read_text())
     assert len(saved["problems"]) == headline.N_PROBLEMS
-    assert saved["arms"] == results["arms"]
+    assert len(saved["targets"]) == 7
+    assert load_results(root / "docs/results/embedded.json").arms == results.arms
     assert "**not met**" in (root / "docs/results/embedded.md").read_text()
 
 
-def test_the_shipped_adapter_names_the_embedded_model(results: dict[str, Any], tmp_path: Path) -> None:
+def test_the_shipped_adapter_names_the_embedded_model(results: Results, tmp_path: Path) -> None:
     adapter = tmp_path / "run" / "adapter"
     adapter.mkdir(parents=True)
     (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/someone/model", "r": 8}')

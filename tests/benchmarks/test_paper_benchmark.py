@@ -14,10 +14,21 @@ import loop
 import paper
 import paper_page
 import pytest
+from synthetic_results import results_of
 
+from tokenskip.arms import ARMS
 from tokenskip.config import RunConfig
 from tokenskip.evaluation.metrics import summarise_arm
-from tokenskip.store import TRAIN, TRAJECTORIES, RunFolder, dump_row, read_rows, trajectory_row
+from tokenskip.storage.store import (
+    COMPLETIONS,
+    TRAIN,
+    TRAJECTORIES,
+    RunFolder,
+    dump_row,
+    grade_row,
+    read_rows,
+    trajectory_row,
+)
 from tokenskip.types import Grade, Trajectory
 
 N = 200
@@ -93,10 +104,11 @@ def test_the_page_of_the_paper_sets_our_rows_beside_its_own(tmp_path: Path) -> N
 
 def test_the_shipped_model_is_taken_from_the_headline_run(tmp_path: Path) -> None:
     original = arm(180, 100)
-    arms = [summarise_arm("original", None, original, original), summarise_arm("random", 0.6, arm(9, 60), original),
-            summarise_arm("tokenskip", 0.6, arm(175, 60), original)]  # fmt: skip
+    arms = [summarise_arm(ARMS["original"], None, original, original),
+            summarise_arm(ARMS["random"], 0.6, arm(9, 60), original),
+            summarise_arm(ARMS["tokenskip"], 0.6, arm(175, 60), original)]  # fmt: skip
     funnel = [{"reason": reason, "count": 7} for reason in ("generated", "correct", "training rows")]
-    (tmp_path / "embedded.json").write_text(json.dumps({"arms": arms, "funnel": funnel}), encoding="utf-8")
+    (tmp_path / "embedded.json").write_text(results_of(arms, funnel=tuple(funnel)).to_json(), encoding="utf-8")
     size, rows = paper.shipped(tmp_path / "embedded.json")
     assert (size["size"], size["parameters"], size["training_rows"]) == ("shipped", 275_008, 7)
     assert [(row["size"], row["arm"], row["accuracy"]) for row in rows] == [
@@ -114,7 +126,7 @@ def variant(name: str, group: str, chains: int, achieved: Sequence[float], chang
     original = arm(190, 100)
     rows = []
     for ratio, share in zip((0.5, 0.6, 0.7, 0.9, 0.8), achieved, strict=False):
-        row = summarise_arm("tokenskip", ratio, arm(170, round(100 * share)), original)
+        row = paper.row_of(summarise_arm(ARMS["tokenskip"], ratio, arm(170, round(100 * share)), original))
         if change is not None:
             row["to_base"] = {"difference": change, "low": change - 0.02, "high": change + 0.02}
         rows.append(row)
@@ -132,7 +144,9 @@ def test_the_ablations_say_who_obeys_the_ratio_and_where_data_runs_out() -> None
             variant("data_50", "Data", 50, (1.0, 1.0, 1.0, 1.0), -0.01),
         ],
     }  # fmt: skip
-    results["variants"][0]["between"] = [summarise_arm("tokenskip", 0.55, arm(170, 55), arm(190, 100))]
+    results["variants"][0]["between"] = [
+        paper.row_of(summarise_arm(ARMS["tokenskip"], 0.55, arm(170, 55), arm(190, 100)))
+    ]
     text = ablations_page.page(results)
     assert "| variant | γ = 0.55 |\n| --- | --: |\n| base | 85.0% / 0.55 |\n" in text
     assert "`base` obeys the ratio (mean error 0.003)." in text
@@ -183,19 +197,21 @@ def test_relabelled_rows_carry_what_their_chain_achieved(tmp_path: Path) -> None
 
 
 def test_the_shortest_right_sample_of_each_problem_is_chosen(tmp_path: Path) -> None:
-    def sample(id: str, n_tokens: int, dropped: str | None = None) -> Trajectory:
-        return Trajectory(id=id, question="q", gold="1", cot="c", n_cot_tokens=n_tokens, dropped=dropped)
+    def sample(id: str, k: int, n_tokens: int, dropped: str | None = None) -> Trajectory:
+        grade = Grade(correct=not dropped, reason="")
+        one = Trajectory(id=id, sample=k, question="q", gold="1", cot="c", n_cot_tokens=n_tokens, grade=grade)
+        return one.drop(dropped) if dropped else one
 
     samples = [
-        sample("a#0", 9),
-        sample("a#1", 7),
-        sample("a#2", 7),
-        sample("a#3", 5, "wrong"),
-        sample("b#0", 3, "wrong"),
+        sample("a", 0, 9),
+        sample("a", 1, 7),
+        sample("a", 2, 7),
+        sample("a", 3, 5, "wrong"),
+        sample("b", 0, 3, "wrong"),
     ]
-    text = "".join(dump_row(trajectory_row(one)) for one in samples)
-    (tmp_path / TRAJECTORIES).write_text(text, encoding="utf-8")
-    assert [row["id"] for row in ablations.shortest(tmp_path)] == ["a#1"]
+    for name, row in ((COMPLETIONS, trajectory_row), (TRAJECTORIES, grade_row)):
+        (tmp_path / name).write_text("".join(dump_row(row(one)) for one in samples), encoding="utf-8")
+    assert ablations.shortest(tmp_path) == {1}
 
 
 def test_an_unknown_variant_is_named(capsys: Any, tmp_path: Path) -> None:

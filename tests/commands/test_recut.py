@@ -13,7 +13,7 @@ from scripted_runs import recipe
 
 from tokenskip import cli, pipeline
 from tokenskip.config import load_recipe
-from tokenskip.store import COMPLETIONS, PRUNED, SCORES, TRAIN, TRAJECTORIES, read_manifest, read_rows
+from tokenskip.storage.store import COMPLETIONS, PRUNED, SCORES, TRAIN, TRAJECTORIES, read_manifest, read_rows
 
 Command = Callable[..., tuple[int, str, str]]
 CHAINS = (COMPLETIONS, TRAJECTORIES, SCORES)
@@ -107,7 +107,7 @@ def test_what_a_new_folder_cannot_take(tmp_path: Path, model_folder: Path, token
     lines = (path / SCORES).read_text().splitlines(keepends=True)
     (path / SCORES).write_text("".join(lines[:5]))
     code, _, error = tokenskip("prune", path, "--into", other)
-    assert (code, f"scores.jsonl has only 5 rows: `tokenskip score {path}` completes it" in error) == (2, True)
+    assert (code, f"has 5 of 24 rows of scores.jsonl: `tokenskip score {path}` completes them" in error) == (2, True)
     (tmp_path / "chains.jsonl").write_text(json.dumps({"id": "a", "cot": "1 + 1 = 2"}) + "\n")
     code, _, error = tokenskip("prune", tmp_path / "chains.jsonl", "--into", other)
     assert (code, "--into goes with a run folder" in error) == (2, True)

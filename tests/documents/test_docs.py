@@ -21,6 +21,7 @@ from pages import RESULTS, fill
 
 from tokenskip.config import TaskConfig, load_recipe
 from tokenskip.errors import RunError
+from tokenskip.evaluation.schema import load_results
 from tokenskip.types import Sampling, Trajectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,8 +88,9 @@ def test_a_page_of_results_is_what_its_script_makes_of_the_numbers(page: ModuleT
 
 
 def test_the_headline_page_and_the_readme_are_what_the_headline_run_measured() -> None:
-    results = json.loads((RESULTS / "embedded.json").read_text(encoding="utf-8"))
-    found = [headline.Target(**one) for one in results["targets"]]
+    file = RESULTS / "embedded.json"
+    results = load_results(file)
+    found = [headline.Target(**target) for target in json.loads(file.read_text(encoding="utf-8"))["targets"]]
     assert (RESULTS / "embedded.md").read_text(encoding="utf-8").startswith(headline.page(results, found))
     assert headline.readme_section(results, found) in (ROOT / "README.md").read_text(encoding="utf-8")
 

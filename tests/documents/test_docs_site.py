@@ -23,7 +23,7 @@ from scripted_runs import write_jsonl
 from tokenskip import cli
 from tokenskip.config import RunConfig, check_config
 from tokenskip.embedded import adapter_path
-from tokenskip.serving.chat_template import add_ratio_control
+from tokenskip.prompting.chat_template import add_ratio_control
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -80,6 +80,7 @@ def test_python_blocks_run(page: str) -> None:
     made: dict[str, Any] = {"__name__": f"docs.{page}"}
     with serving(ChatServer(add_ratio_control(make_tokenizer()), lambda _: "Yes.", "tokenskip")) as server:
         stands_for = {"http://localhost:8000": server.url, "runs/mine/adapter": str(adapter_path())}
+        stands_for["runs/mine/results.json"] = str(ROOT / "docs/results/embedded.json")
         for block in blocks(page, "python"):
             for shown, real in stands_for.items():
                 block = block.replace(shown, real)

@@ -13,7 +13,7 @@ from scripted_runs import ChainBackend, recipe, write_problems
 from tokenskip import cli, pipeline
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.recipes import read_recipe_file
-from tokenskip.store import read_rows
+from tokenskip.storage.store import read_rows
 
 RECIPES = {file.stem: file for file in sorted((Path(cli.__file__).parent / "recipes").glob("*.yaml"))}
 PAPER = {name: file for name, file in RECIPES.items() if name.startswith(("llama", "qwen2.5"))}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from embedded_model.batches import IGNORE, Stream, filler_weight
-from embedded_model.measure import accuracy, final_answer, wilson
+from embedded_model.measure import accuracy, final_answer
 from embedded_model.pretrain import SIZES, Recipe, Run
 from embedded_model.registers import REGISTERS, TRIGGER, document
 from hypothesis import given, settings
@@ -148,12 +148,6 @@ def test_everything_shipped_is_small() -> None:
     files = [file for file in model_path().parent.rglob("*") if file.is_file() and file.suffix != ".pyc"]
     assert sum(file.stat().st_size for file in files) <= 12 * MEGABYTE
     assert (model_path() / "README.md").stat().st_size > 1000
-
-
-def test_wilson() -> None:
-    low, high = wilson(996, 1000)
-    assert (round(low, 3), round(high, 3)) == (0.990, 0.998)
-    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_final_answer() -> None:

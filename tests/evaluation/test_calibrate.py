@@ -17,7 +17,7 @@ from tokenskip import cli, pipeline
 from tokenskip.config import load_recipe
 from tokenskip.errors import ConfigError, StageError
 from tokenskip.evaluation.calibrate import asked_ratios, calibrate, default_grid, development_problems
-from tokenskip.prompts import add_ratio_control, set_ratio_map
+from tokenskip.prompting.prompts import add_ratio_control, set_ratio_map
 from tokenskip.ratio import RatioMap, fit, read, understood
 from tokenskip.types import Completion, Prompt, Sampling
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import CHROMIUM, Browser
+from synthetic_results import arm_result, results_of
 
+from tokenskip.arms import ARMS, Arm
 from tokenskip.errors import DataError, RunError
-from tokenskip.evaluation import metrics
+from tokenskip.evaluation.metrics import summarise_arm
+from tokenskip.evaluation.schema import ArmResult, Results, Sample
 from tokenskip.evaluation.word_importance import word_key, word_levels
 from tokenskip.report import page as report
-from tokenskip.report import pictures
+from tokenskip.report import pictures, tables, text
 from tokenskip.report.highlight import sample_view
 from tokenskip.types import Grade, Scores, Span, Trajectory
 
@@ -46,70 +49,76 @@ def rows(accuracy: float, share: float, n: int = 400) -> list[Trajectory]:
     ]
 
 
-def make_arms() -> list[dict[str, Any]]:
+OWN = Arm(name="my_own_arm", weights="random", per_ratio=True, marker=True)
+
+
+def make_arms() -> list[ArmResult]:
     original = rows(0.97, 1.0)
     timings = [{"arm": "tokenskip", "ratio": 0.6, "batch_size": 64, "n": 400, "seconds": 8.0}]
-    arms = [("original", 1.0, 0.97, 1.0), ("prompt_be_concise", 1.0, 0.95, 0.94)]
-    arms += [("tokenskip", ratio, 0.92 + 0.05 * ratio, ratio + 0.01 * (1 - ratio)) for ratio in RATIOS]
-    arms += [("marker_only", 0.6, 0.90, 1.02), ("my_own_arm", 0.6, 0.5, 0.7)]
-    arms += [("truncation", ratio, max(0.0, 2.2 * ratio - 1.3), ratio) for ratio in RATIOS[:-1]]
-    arms += [("truncation_forced", ratio, ratio - 0.1, ratio) for ratio in RATIOS[:-1]]
-    arms += [("random", ratio, 0.4 + 0.5 * ratio, ratio) for ratio in RATIOS[:-1]]
-    return [metrics.summarise_arm(n, r, rows(accuracy, share), original, timings) for n, r, accuracy, share in arms]
+    arms: list[tuple[Arm, float | None, float, float]] = [
+        (ARMS["original"], None, 0.97, 1.0),
+        (ARMS["prompt_be_concise"], None, 0.95, 0.94),
+    ]
+    arms += [(ARMS["tokenskip"], ratio, 0.92 + 0.05 * ratio, ratio + 0.01 * (1 - ratio)) for ratio in RATIOS]
+    arms += [(ARMS["marker_only"], 0.6, 0.90, 1.02), (OWN, 0.6, 0.5, 0.7)]
+    arms += [(ARMS["truncation"], ratio, max(0.0, 2.2 * ratio - 1.3), ratio) for ratio in RATIOS[:-1]]
+    arms += [(ARMS["truncation_forced"], ratio, ratio - 0.1, ratio) for ratio in RATIOS[:-1]]
+    arms += [(ARMS["random"], ratio, 0.4 + 0.5 * ratio, ratio) for ratio in RATIOS[:-1]]
+    return [summarise_arm(arm, ratio, rows(right, share), original, timings) for arm, ratio, right, share in arms]
 
 
-def make_results() -> dict[str, Any]:
+def make_sample(question: str) -> Sample:
     words = [(match.start(), match.end()) for match in re.finditer(r"\S+\s*", COT)]
-    importance = [[start, end, 1.0 + (7 * start) % 11 + 0.25] for start, end in words]
+    importance = [(start, end, 1.0 + (7 * start) % 11 + 0.25) for start, end in words]
     ranked = sorted(importance, key=lambda span: -span[2])
-    kept = {str(r): sorted(span[:2] for span in ranked[: round(r * len(words))]) for r in RATIOS}
-    outputs = {
-        "original": {"text": COT + " The final answer is 10.", "n_cot_tokens": 64, "correct": True},
-        "tokenskip 0.6": {"text": "12 - 5 = 7\n7 + 3 = 10. The final answer is 10." + EVIL, "n_cot_tokens": 38}
-        | {"correct": False},
-    }
-    sample = {"question": "Tom has 12 apples, gives away 5 and buys 3. How many now?", "gold": "10", "cot": COT}
-    sample |= {"kept_by_ratio": kept, "importance": importance, "outputs": outputs}
+    kept = {str(r): tuple(sorted(span[:2] for span in ranked[: round(r * len(words))])) for r in RATIOS}
+    return Sample(
+        id="a",
+        question=question,
+        gold="10",
+        cot=COT,
+        n_chars_left_out=0,
+        kept_by_ratio=kept,
+        importance=tuple(importance),
+    )
+
+
+def make_results(arms: Sequence[ArmResult] | None = None, **values: Any) -> Results:
     problems = []
     for i in range(30):
         both = {
             "original": {"correct": i % 7 != 0, "n_cot_tokens": 120 + i, "output": f"{COT} number {i}"},
             "tokenskip 0.6": {"correct": i % 5 != 0, "n_cot_tokens": 70, "output": f"Step 2: 12 - 5 = 7 leaves {EVIL}"},
         }
-        problems.append(
-            {
-                "id": "../../x" if i == 3 else f"p{i}",
-                "question": f"Problem {i}: {EVIL}",
-                "gold": "10",
-                "level": None,
-                "arms": both,
-            }
-        )
-    results = {
+        problem = {"id": "../../x" if i == 3 else f"p{i}", "question": f"Problem {i}: {EVIL}", "gold": "10"}
+        problems.append(problem | {"level": None, "arms": both})
+    counts = (4000, "generated"), (130, "incorrect"), (12, "ungradable: no answer"), (3, "rejected by the verifier")
+    filled: dict[str, Any] = {
         "run": "embedded",
-        "tokenskip_version": "0.1.0",
         "created": "2026-01-02 03:04 UTC",
         "hardware": {"cpu": "2 cores", "torch": "2.9.0"},
         "config": {"name": "embedded", "model": {"path": EVIL}, "prune": {"ratios": list(RATIOS)}},
-        "funnel": [
-            {"reason": "generated", "count": 4000},
-            {"reason": "incorrect", "count": 130},
-            {"reason": "ungradable: no answer", "count": 12},
-            {"reason": "rejected by the verifier", "count": 3},
-            {"reason": "trained rows", "count": 3855},
-        ],
-        "arms": make_arms(),
-        "samples": [{"id": "a", **sample}, {"id": EVIL, **sample, "question": "Another " + EVIL}],
-        "problems": problems,
+        "funnel": tuple({"reason": reason, "count": count} for count, reason in (*counts, (3855, "trained rows"))),
+        "samples": (
+            make_sample("Tom has 12 apples, gives away 5 and buys 3. How many now?"),
+            make_sample("Another " + EVIL),
+        ),
+        "problems": tuple(problems),
+        "word_levels": {"apples": 4, "0": 3, "first": 0, EVIL: 2},
+        "warnings": (f"planted {EVIL}",),
     }
-    results["word_levels"] = {"apples": 4, "0": 3, "first": 0, EVIL: 2}
-    return results | {"warnings": [*metrics.warnings(results), f"planted {EVIL}"]}
+    return results_of(make_arms() if arms is None else arms, **filled | values)
+
+
+def with_arm(name: str, ratio: float | None = None, **change: Any) -> list[ArmResult]:
+    """The arms, one of them changed."""
+    return [arm.model_copy(update=change) if (arm.arm, arm.ratio) == (name, ratio) else arm for arm in make_arms()]
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    (folder / "results.json").write_text(json.dumps(make_results()), encoding="utf-8")
+    (folder / "results.json").write_text(make_results().to_json(), encoding="utf-8")
     assert report.write_report(folder) == folder / "report.html"
     return folder
 
@@ -150,63 +159,61 @@ class Page(HTMLParser):
 
 
 def test_the_page_loads_nothing_and_runs_only_its_own_script(run_dir: Path) -> None:
-    text = (run_dir / "report.html").read_text(encoding="utf-8")
-    page = Page(text)
+    html = (run_dir / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
     assert page.loads == []
     assert page.handlers == []
     assert [attributes.get("type") for attributes, _ in page.scripts] == ["application/json", None]
     assert len(page.ids) == len(set(page.ids))
-    assert re.findall(r"https?://[^\s\"')<]+", text) == ["http://www.w3.org/2000/svg"], "the SVG namespace, a name only"
-    assert "@import" not in text
-    assert "url(" not in text
-    assert "default-src 'none'" in text
+    assert re.findall(r"https?://[^\s\"')<]+", html) == ["http://www.w3.org/2000/svg"], "the SVG namespace, a name only"
+    assert "@import" not in html
+    assert "url(" not in html
+    assert "default-src 'none'" in html
 
 
 def test_data_is_escaped_and_the_island_loads(run_dir: Path) -> None:
-    text = (run_dir / "report.html").read_text(encoding="utf-8")
-    assert "<script>document" not in text
-    assert "<img" not in text
-    assert "&lt;script&gt;" in text
-    island = json.loads(Page(text).scripts[0][1])
+    html = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert "<script>document" not in html
+    assert "<img" not in html
+    assert "&lt;script&gt;" in html
+    island = json.loads(Page(html).scripts[0][1])
     assert island["problems"][0]["question"] == f"Problem 0: {EVIL}"
     assert len(island["arms"]) == len(make_arms())
     assert {arm["label"] for arm in island["arms"]} >= {"original", "tokenskip 0.6", "prompt_be_concise"}
 
 
 def test_everything_promised_is_on_the_page(run_dir: Path) -> None:
-    text = (run_dir / "report.html").read_text(encoding="utf-8")
+    html = (run_dir / "report.html").read_text(encoding="utf-8")
     for words in ("rejected by the verifier", "3,855", "right → wrong", "importance ", "tokenskip run embedded.yaml"):
-        assert words in text
-    assert "At equal length" in text
-    assert "By difficulty" in text
-    assert "tokenskip never writes less when more is asked for" in text
+        assert words in html
+    assert "At equal length" in html
+    assert "By difficulty" in html
+    assert "tokenskip never writes less when more is asked for" in html
     for title in ("Off by", "Middle 80%", "p95 tokens", "One by one", "Per second", "Loops", "Token cap"):
-        assert f'<button type="button">{title}</button>' in text
-    front = [row for row in metrics.pareto(make_arms()) if row["on_front"]]
-    assert text.count('title="on the Pareto front"') == len(front) > 0
+        assert f'<button type="button">{title}</button>' in html
+    front = [row for row in make_results().matched if row.on_front]
+    assert html.count('title="on the Pareto front"') == len(front) > 0
 
 
 def test_the_conditions_of_the_measurement_are_said() -> None:
-    results = report.complete(make_results())
-    assert report.conditions(results) == (
-        "Times are of the configured backend on a server, a sample's share of its batch, warm-up included where there "
-        "was one batch only."
+    assert text.conditions(make_results()) == (
+        "Times are of the hf backend on a server, a sample's share of its batch, warm-up included where there was one "
+        "batch only."
     )
-    for arm in results["arms"]:
-        shrinks = arm["arm"] == "truncation"
-        arm |= {"length": "paper" if shrinks else "full", "token_cap": 1024 if shrinks else 2048}
-        arm |= {"latency_device": "cpu", "latency_warm": True}
-    assert report.conditions(results | {"backend": "hf"}) == (
+    arms = []
+    for arm in make_arms():
+        shrinks = arm.arm == "truncation"
+        length = {"length": "paper", "token_cap": 1024} if shrinks else {"length": "full", "token_cap": 2048}
+        arms.append(arm.model_copy(update=length | {"latency_device": "cpu", "latency_warm": True}))
+    assert text.conditions(make_results(arms)) == (
         "Times are of the hf backend on cpu, a sample's share of its batch, warm-up left out. "
         "The token cap is 2,048; that of truncation shrinks with the ratio."
     )
-    assert report.conditions({"arms": []}) == ""
+    assert text.conditions(make_results([])) == ""
 
 
-def test_a_dial_that_turns_back_is_flagged_on_the_page() -> None:
-    results = report.complete(make_results())
-    (six,) = (arm for arm in results["arms"] if arm["arm"] == "tokenskip" and arm["ratio"] == 0.6)
-    six["achieved_ratio"] = 0.95
+def test_a_ratio_that_turns_back_is_flagged_on_the_page() -> None:
+    results = make_results(with_arm("tokenskip", 0.6, achieved_ratio=0.95))
     assert "tokenskip is not monotone: it writes less at some higher ratio" in report.render_html(results)
 
 
@@ -222,28 +229,35 @@ def test_pictures(run_dir: Path, name: str) -> None:
 def test_no_results_and_broken_results(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="tokenskip evaluate"):
         report.write_report(tmp_path)
-    for text in ("{", "[]", '{"arms": [{}]}'):
-        (tmp_path / "results.json").write_text(text)
+    for damaged in ("{", "[]", '{"arms": {}}'):
+        (tmp_path / "results.json").write_text(damaged)
         with pytest.raises(DataError, match=r"results\.json is not a results file"):
             report.write_report(tmp_path)
 
 
 def test_the_smallest_results(tmp_path: Path) -> None:
-    """One arm without rows and no optional key: a page, not a crash. NaN does not break the island."""
-    arm = metrics.summarise_arm("original", 1.0, [], []) | {"latency_s": float("nan")}
-    (tmp_path / "results.json").write_text(json.dumps({"run": "tiny", "arms": [arm]}))
-    text = report.write_report(tmp_path).read_text(encoding="utf-8")
-    assert json.loads(Page(text).scripts[0][1])["problems"] == []
-    assert "nothing can be compared" in text
+    """One arm without rows: a page, not a crash."""
+    (tmp_path / "results.json").write_text(results_of([arm_result("original", None)]).to_json())
+    page = report.write_report(tmp_path).read_text(encoding="utf-8")
+    assert json.loads(Page(page).scripts[0][1])["problems"] == []
+    assert "nothing can be compared" in page
+
+
+def test_nothing_that_is_not_json_reaches_the_script() -> None:
+    nan, infinite = float("nan"), float("inf")
+    assert json.loads(report.embed({"a": [nan, infinite, 1.5], "b": "</script>"})) == {
+        "a": [None, None, 1.5],
+        "b": "</script>",
+    }
 
 
 def test_segments_are_the_cot() -> None:
-    sample = sample_view(make_results()["samples"][0])
-    assert "".join(segment.text for segment in sample["segments"]) == COT
-    assert sample["ratios"][sample["shown"]] == "0.6"
-    bit = sample["ratios"].index("1.0")
-    assert all(segment.mask >> bit & 1 for segment in sample["segments"])
-    assert {segment.level for segment in sample["segments"]} == {0, 1, 2, 3, 4}
+    view = sample_view(make_results().samples[0])
+    assert "".join(segment.text for segment in view.segments) == COT
+    assert view.ratios[view.shown] == "0.6"
+    bit = view.ratios.index("1.0")
+    assert all(segment.mask >> bit & 1 for segment in view.segments)
+    assert {segment.level for segment in view.segments} == {0, 1, 2, 3, 4}
 
 
 def test_wrapping_keeps_every_character() -> None:
@@ -253,56 +267,52 @@ def test_wrapping_keeps_every_character() -> None:
 
 
 def test_the_table() -> None:
-    results = make_results()
-    lines = report.table_rows(results)
-    assert len(lines) == len(results["arms"])
-    assert all(len(line) == len(report.TABLE_HEADER) for line in lines)
+    arms = make_arms()
+    lines = tables.table_rows(arms)
+    assert len(lines) == len(arms)
+    assert all(len(line) == len(tables.TABLE_HEADER) for line in lines)
     assert lines[0] == ("original", "–", "97.0% [94.8%, 98.3%]", "128.5 / 128", "1.000", "–")
     tokenskip = next(line for line in lines if line[:2] == ("tokenskip", "0.6"))
     assert tokenskip[5] == "20 ms (batch 64)"
-    assert report.markdown_table(results).count("\n") == len(lines) + 2
+    assert tables.markdown_table(arms).count("\n") == len(lines) + 2
 
 
 def test_the_summary_tells_the_truth() -> None:
-    results = make_results()
-    assert "points fewer than the 97.0%" in report.summary(results)
-    assert "Simply cutting" in report.summary(results)
-    prompt = next(arm for arm in results["arms"] if arm["arm"] == "prompt_be_concise")
-    prompt |= {"cot_tokens_mean": 40.0}
-    assert "needs no training does better" in report.summary(results)
-    same = next(arm for arm in results["arms"] if arm["arm"] == "tokenskip" and arm["ratio"] == 0.6)
-    same |= {"accuracy": 0.96, "p_value": 0.4}
-    assert "may well be chance" in report.summary(results)
+    said = text.summary(make_results())
+    assert "points fewer than the 97.0%" in said
+    assert "Simply cutting" in said
+    prompt = make_results(with_arm("prompt_be_concise", cot_tokens_mean=40.0))
+    assert "needs no training does better" in text.summary(prompt)
+    same = make_results(with_arm("tokenskip", 0.6, accuracy=0.96, p_value=0.4))
+    assert "may well be chance" in text.summary(same)
 
 
 def test_the_terminal_table_fits_80_columns() -> None:
     from rich.console import Console
 
-    results = make_results()
-    results["arms"][3] |= {"arm": "an_arm_of_the_users_own_with_[bold]a name", "difference": float("nan")}
+    arms = make_arms()
+    arms[3] = arms[3].model_copy(update={"arm": "an_arm_of_the_users_own_with_[bold]a name", "difference": None})
+    arms[4] = arms[4].model_copy(update={"accuracy_high": 1.0})
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(report.terminal_table(results))
+    console.print(tables.terminal_table(make_results(arms)))
     lines = console.export_text().splitlines()
     rows_shown = [line for line in lines if "–" in line]
-    assert len(rows_shown) == len(results["arms"]), "one line an arm: nothing folds"
+    assert len(rows_shown) == len(arms), "one line an arm: nothing folds"
     assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines if "an_arm" not in line), "no figure is cut short"
     assert re.search(
         r"original +– +97\.0% +94\.8–98\.3 +– +128\.5 +1\.00", console.export_text(clear=False) or "\n".join(lines)
     )
 
 
 def test_the_figures_at_the_top() -> None:
-    results = make_results()
-    shown = {what: (value, note) for what, value, note in report.tiles(results)}
+    shown = {what: (value, note) for what, value, note in text.tiles(make_results())}
     assert shown["Reasoning tokens"] == ("−40%", "asked for γ = 0.6")
     assert shown["Accuracy, points"] == ("−2.0", "97.0% → 95.0%")
     assert "Time per answer" not in shown, "the original was not timed"
-    timed = [
-        arm | {"latency_s": 0.04, "latency_batch_size": 64} if arm["arm"] == "original" else arm
-        for arm in results["arms"]
-    ]
-    assert ("Time per answer", "−50%", "40 → 20 ms, batch 64") in report.tiles({"arms": timed})
-    assert report.tiles({"arms": timed[1:]}) == []
+    timed = with_arm("original", latency_s=0.04, latency_batch_size=64)
+    assert ("Time per answer", "−50%", "40 → 20 ms, batch 64") in text.tiles(make_results(timed))
+    assert text.tiles(make_results(timed[1:])) == []
 
 
 def test_words_have_the_mean_rank_of_their_places() -> None:
@@ -316,6 +326,31 @@ def test_words_have_the_mean_rank_of_their_places() -> None:
     assert levels["well"] < levels["are"] < levels["0"]
     assert word_key("(+12.50,") == "0.0"
     assert word_levels([], ["a"]) == {}
+
+
+CONTROLS = "\x1b[2J\x1b]0;owned\x07 \u202e gnp \x9b31m \r over"
+
+
+def test_control_characters_are_written_out() -> None:
+    """In the page, in what its script reads and in a terminal's table."""
+    from rich.console import Console
+
+    problem = {"id": CONTROLS, "question": CONTROLS, "gold": "1", "level": None, "arms": {}}
+    results = make_results(problems=(problem,), warnings=(CONTROLS,), run=f"run {CONTROLS}")
+    html = report.render_html(results)
+    console = Console(width=80, file=io.StringIO())
+    console.print(tables.terminal_table(results))
+    assert isinstance(console.file, io.StringIO)
+    for shown in (html, console.file.getvalue()):
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", shown)
+    assert r"\x1b[2J" in html
+    assert json.loads(Page(html).scripts[0][1])["problems"][0]["question"].startswith(r"\x1b[2J\x1b]0;owned\x07 \u202e")
+
+
+def test_no_install_line_that_nobody_can_run(run_dir: Path) -> None:
+    html = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert "pip install" not in html
+    assert "tokenskip run embedded.yaml --out runs/embedded" in html
 
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
@@ -392,6 +427,33 @@ def test_the_problem_browser(page: Browser) -> None:
     assert ["leaves", "new"] in pieces, "said anew"
     page.run(f"({SET})('search', 'no such words')")
     assert page.run(FOUND) == "0 of 30 problems"
+
+
+PROTOTYPE = ("constructor", "toString", "valueOf", "hasOwnProperty", "__proto__")
+
+
+@needs_browser
+def test_words_and_arms_that_every_object_answers_to(browser: Browser, tmp_path: Path) -> None:
+    """A chain that says "constructor", in a run that scored that word or not, with an arm of that name."""
+    said = f"The constructor said {' '.join(PROTOTYPE)} apples."
+    own = Arm(name="constructor", instruction="Build.")
+    arms = [*make_arms(), summarise_arm(own, None, rows(0.5, 1.0), rows(0.97, 1.0))]
+    outputs = {name: {"correct": None, "n_cot_tokens": 9, "output": said} for name in ("original", "constructor")}
+    problem = {"id": "constructor", "question": said, "gold": "10", "level": None, "arms": outputs}
+    results = make_results(arms, problems=(problem,), word_levels={"__proto__": 4, "apples": 1})
+    (tmp_path / "results.json").write_text(results.to_json(), encoding="utf-8")
+    browser.errors.clear()
+    browser.open(report.write_report(tmp_path).as_uri())
+    assert browser.run("document.getElementById('right').value") == "constructor"
+    browser.run("document.querySelector('#problems details').open = true")
+    spans = "[...document.querySelectorAll('#problems .chain span')]"
+    pieces = f"{spans}.map((one) => [one.textContent.trim(), one.className, one.title])"
+    marked = {word: (kind, title) for word, kind, title in browser.wait_for(pieces)}
+    assert marked["constructor"] == ("k i2", ""), "not scored: as any unknown word"
+    assert marked["__proto__"] == ("k i2", ""), "its key is without the marks around it"
+    assert marked["apples."] == ("k i1", "less important")
+    assert browser.run("document.querySelectorAll('#problems .bad, #problems .ok').length") > 0
+    assert browser.errors == []
 
 
 @needs_browser

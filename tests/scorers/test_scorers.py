@@ -355,8 +355,8 @@ def test_the_head_is_the_scorers_to_add(monkeypatch, tokenizer):
     """What `plugins` renders is the prompt alone: with the head in it as well, the tag was scored twice."""
     from tokenskip import plugins
     from tokenskip.config import RunConfig
-    from tokenskip.models import load_tokenizer
-    from tokenskip.prompts import Prompts
+    from tokenskip.models.loading import load_tokenizer
+    from tokenskip.prompting.prompts import Prompts
 
     config = RunConfig()
     prompts = Prompts(load_tokenizer(config.model), config.prompt)

@@ -16,10 +16,10 @@ from scripted_runs import recipe
 from tokenskip import pipeline
 from tokenskip.config import load_recipe
 from tokenskip.errors import ConfigError, RunError, StageError
-from tokenskip.prompts import Prompts
-from tokenskip.serving.chat_template import add_ratio_control, mark_question
+from tokenskip.prompting.chat_template import add_ratio_control, mark_question
+from tokenskip.prompting.prompts import Prompts
 from tokenskip.serving.export import FORMATS, export
-from tokenskip.store import read_rows
+from tokenskip.storage.store import read_rows
 from tokenskip.training.train import tokenise_row
 
 
@@ -42,7 +42,7 @@ def ours(run: Path, tokenizer: Any) -> list[str]:
 
 def load_config(run: Path) -> Any:
     from tokenskip.config import check_config
-    from tokenskip.store import read_manifest
+    from tokenskip.storage.store import read_manifest
 
     return check_config(read_manifest(run)["config"], str(run))
 

@@ -23,8 +23,8 @@ from scripted_runs import ChainBackend
 from tokenskip import cli
 from tokenskip.backends.hf import HfBackend
 from tokenskip.config import ModelConfig, PromptConfig
-from tokenskip.models import load_model, load_tokenizer
-from tokenskip.prompts import Prompts
+from tokenskip.models.loading import load_model, load_tokenizer
+from tokenskip.prompting.prompts import Prompts
 from tokenskip.serving.playground import Ground, local, pumped, race, remote, timed
 from tokenskip.serving.playground_page import answers, escape
 from tokenskip.types import Completion, Prompt, Sampling

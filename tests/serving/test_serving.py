@@ -27,10 +27,10 @@ from tokenskip import cli
 from tokenskip.backends.openai import OpenAIBackend
 from tokenskip.config import ModelConfig, PromptConfig, load_recipe
 from tokenskip.embedded import adapter_path, model_path
-from tokenskip.models import load_model, load_tokenizer
+from tokenskip.models.loading import load_model, load_tokenizer
 from tokenskip.pipeline import Run, run
-from tokenskip.prompts import Prompts
-from tokenskip.serving.chat_template import add_ratio_control, has_ratio_control
+from tokenskip.prompting.chat_template import add_ratio_control, has_ratio_control
+from tokenskip.prompting.prompts import Prompts
 from tokenskip.tasks.embedded import EmbeddedTask
 from tokenskip.types import Sampling
 

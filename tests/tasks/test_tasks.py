@@ -12,8 +12,8 @@ from tokenskip.answers.compare import normalise
 from tokenskip.answers.math_verify import close_math_verify
 from tokenskip.config import TaskConfig
 from tokenskip.errors import ConfigError, DataError
-from tokenskip.jsonl import read_jsonl
 from tokenskip.plugins import TASKS, load
+from tokenskip.storage.jsonl import read_jsonl
 from tokenskip.tasks.choice import Choice
 from tokenskip.tasks.embedded import EmbeddedTask
 from tokenskip.tasks.gsm8k import Gsm8k

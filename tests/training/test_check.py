@@ -12,8 +12,8 @@ from scripted_runs import recipe
 
 from tokenskip.config import load_recipe
 from tokenskip.errors import ConfigError
-from tokenskip.models import load_tokenizer
-from tokenskip.prompts import Prompts
+from tokenskip.models.loading import load_tokenizer
+from tokenskip.prompting.prompts import Prompts
 from tokenskip.run import Run
 from tokenskip.training.check import check_training
 

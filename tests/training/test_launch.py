@@ -16,7 +16,7 @@ from tokenskip import pipeline
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.distributed import alone, batch_split, rank, world
 from tokenskip.errors import RunError
-from tokenskip.store import RunFolder
+from tokenskip.storage.store import RunFolder
 from tokenskip.training.train import iter_losses
 
 

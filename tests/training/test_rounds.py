@@ -16,8 +16,8 @@ from test_pipeline import Kill, Killing
 from tokenskip import pipeline
 from tokenskip.config import RoundsConfig, check_config, load_recipe
 from tokenskip.errors import ConfigError, RunError, StageError
-from tokenskip.generation.generate import complete_samples, repeat_in_passes
-from tokenskip.store import RunFolder, read_rows
+from tokenskip.generation.generate import complete, repeat_in_passes
+from tokenskip.storage.store import RunFolder, read_rows
 from tokenskip.training import controls
 from tokenskip.training.rounds import choose
 from tokenskip.types import Completion, Problem, Prompt, Sampling, Trajectory
@@ -54,7 +54,7 @@ def test_right_and_near_the_ratio_is_kept() -> None:
 
 
 def test_the_nearest_come_first_equal_texts_count_once() -> None:
-    samples = [sample(f"p#{i}", 0.8, tokens) for i, tokens in enumerate((84, 76, 81, 81, 83))]
+    samples = [sample("p", 0.8, tokens) for tokens in (84, 76, 81, 81, 83)]
     assert picked(samples)[0] == {("p", 0.8): ["81"]}
     assert picked(samples, keep=3)[0] == {("p", 0.8): ["81", "83", "84"]}, "84 was sampled before 76, as far away"
     assert picked(samples, keep=9)[1]["kept"] == 4
@@ -219,15 +219,19 @@ class Echo:
     """Answers with the seed of the call, so that equal seeds show."""
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        return [Completion(text=f"{sampling.seed}", n_tokens=1) for _ in prompts]
+        return [Completion(text=f"{sampling.seed} {prompt.seed}", n_tokens=1) for prompt in prompts]
 
 
 def test_samples_of_one_problem_have_seeds_of_their_own() -> None:
-    problems = list(repeat_in_passes([Problem(id=id, question=id, gold="1") for id in "ab"], 3))
-    assert [problem.id for problem in problems] == ["a#0", "b#0", "a#1", "b#1", "a#2", "b#2"]
+    problems = list(repeat_in_passes(lambda: (Problem(id=id, question=id, gold="1") for id in "ab"), 3))
+    samples = [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert [(problem.id, problem.sample) for problem in problems] == samples
     prompts = [Prompt(messages=()) for _ in problems]
     config = load_recipe(None).prompt
-    done = complete_samples(problems, prompts, Echo(), Sampling(seed=7), config, len, 3)  # type: ignore[arg-type]
-    assert [(one.id, one.output) for one in done] == list(
-        zip([problem.id for problem in problems], ["7", "7", "8", "8", "9", "9"], strict=True)
-    )
+    done = complete(problems, prompts, Echo(), Sampling(seed=7), config, len)
+    assert [(one.id, one.sample) for one in done] == samples
+    assert [one.output.split()[0] for one in done] == ["7", "7", "8", "8", "9", "9"]
+    own = [one.output.split()[1] for one in done]
+    assert len(set(own)) == 6, "every completion has a seed of its own"
+    again = complete(problems[3:], prompts[3:], Echo(), Sampling(seed=7), config, len)
+    assert [one.output.split()[1] for one in again] == own[3:], "whatever else is asked for with it"

@@ -19,6 +19,7 @@ import torch
 from embedded_model.registers import TRIGGER
 from tokenskip.embedded import model_path
 from tokenskip.embedded.family import stories
+from tokenskip.evaluation.stats import wilson
 
 # name -> what stands behind the question; the last ones are marker-like: none of them was seen in pretraining
 ARMS: Final = {
@@ -35,15 +36,6 @@ ARMS: Final = {
     "prompt_percent": " Please reduce 50% of the words in your Chain-of-Thought process.",
 }
 MAX_NEW_TOKENS: Final = 420
-
-
-def wilson(k: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """95% Wilson interval of k successes in n trials."""
-    if not n:
-        return 0.0, 1.0
-    p, z2 = k / n, z * z
-    middle, half = p + z2 / (2 * n), z * ((p * (1 - p) + z2 / (4 * n)) / n) ** 0.5
-    return (middle - half) / (1 + z2 / n), (middle + half) / (1 + z2 / n)
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]

@@ -238,10 +238,18 @@ class Decoder:
         """The most probable tokens, or drawn from the smallest set of tokens that holds `top_p` (nucleus sampling)."""
         if self.sampling.temperature == 0:
             return list(logits.argmax(-1).tolist())
-        p, order = torch.softmax(logits / self.sampling.temperature, -1).sort(dim=-1, descending=True, stable=True)
-        p = torch.where(p.cumsum(-1) - p < self.sampling.top_p, p, 0)
-        up_to = p.cumsum(-1)
-        drawn = torch.stack([one.uniforms[len(one.made) % one.cap] for one in requests if one.uniforms is not None])
-        at = torch.searchsorted(up_to, drawn.to(self.device)[:, None] * up_to[:, -1:], right=True)
-        last = (p > 0).sum(-1, keepdim=True) - 1  # rounding may put a draw of almost 1 at the sum of all
-        return list(order.gather(-1, torch.minimum(at, last))[:, 0].tolist())
+        uniforms = [one.uniforms[len(one.made) % one.cap] for one in requests if one.uniforms is not None]
+        return list(draw(logits, torch.stack(uniforms), self.sampling).tolist())
+
+
+def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
+    """The token of each row of (rows, vocabulary) logits: inverse transform sampling by one number in [0, 1) a row.
+
+    From the smallest set of tokens that have a probability of `top_p` together, at `temperature`.
+    """
+    p, order = torch.softmax(logits / sampling.temperature, -1).sort(dim=-1, descending=True, stable=True)
+    p = torch.where(p.cumsum(-1) - p < sampling.top_p, p, 0)
+    up_to = p.cumsum(-1)
+    at = torch.searchsorted(up_to, uniforms.to(logits.device)[:, None] * up_to[:, -1:], right=True)
+    last = (p > 0).sum(-1, keepdim=True) - 1  # rounding may put a draw of almost 1 at the sum of all
+    return order.gather(-1, torch.minimum(at, last))[:, 0]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from tokenskip.store import dump_row, read_rows, repair
+from tokenskip.storage.store import dump_row, read_rows, repair
 from tokenskip.types import Completion
 
 
@@ -26,7 +26,7 @@ class Journal:
         known = {}
         for row in read_rows(self.file):
             with suppress(KeyError, TypeError):
-                known[row["key"]] = Completion(**row["completion"])
+                known[row["key"]] = Completion(**{**row["completion"], "token_ids": (), "resumed": True})
         return known
 
     def note(self, key: str, completion: Completion) -> None:

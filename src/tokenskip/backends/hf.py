@@ -43,10 +43,10 @@ class HfBackend:
                 completions[i] = refused
         fitting = [i for i in range(len(prompts)) if i not in completions]
         if can_decode(self.model):
-            completions |= self._decode({i: prompts[i].token_ids for i in fitting}, caps, sampling)
+            completions |= self._decode({i: prompts[i] for i in fitting}, caps, sampling)
         else:
             for batch in self._batches(prompts, fitting, caps):
-                done = self._complete([prompts[i] for i in batch], caps[batch[0]], sampling)
+                done = self._complete({i: prompts[i] for i in batch}, caps[batch[0]], sampling)
                 completions |= zip(batch, done, strict=True)
         return [completions[i] for i in range(len(prompts))]
 
@@ -82,16 +82,14 @@ class HfBackend:
         """Free the model."""
         self.model = None
 
-    def _decode(
-        self, prompts: Mapping[int, tuple[int, ...]], caps: Sequence[int], sampling: Sampling
-    ) -> dict[int, Completion]:
+    def _decode(self, prompts: Mapping[int, Prompt], caps: Sequence[int], sampling: Sampling) -> dict[int, Completion]:
         """The completions of these prompts, by their indices."""
         from tokenskip.backends._decode import Decoder, Request, row_bytes
 
         requests = []
-        for i, ids in prompts.items():
-            numbers = _uniforms(sampling.seed, i, ids, caps[i]) if sampling.temperature > 0 else None
-            requests.append(Request(index=i, prompt=ids, cap=caps[i], uniforms=numbers))
+        for i, prompt in prompts.items():
+            numbers = _uniforms(prompt, i, caps[i], sampling) if sampling.temperature > 0 else None
+            requests.append(Request(index=i, prompt=prompt.token_ids, cap=caps[i], uniforms=numbers))
         columns = max((len(one.prompt) + one.cap for one in requests), default=1)
         decoder = Decoder(
             self.model,
@@ -119,19 +117,19 @@ class HfBackend:
         error = f"prompt of {len(prompt.token_ids)} tokens + cap {cap} exceed the context of {self.context}"
         return Completion(text="", n_tokens=0, finish="error", error=error)
 
-    def _complete(self, prompts: Sequence[Prompt], cap: int, sampling: Sampling) -> list[Completion]:
+    def _complete(self, prompts: Mapping[int, Prompt], cap: int, sampling: Sampling) -> list[Completion]:
         import torch
 
-        width = max(len(prompt.token_ids) for prompt in prompts)
+        width = max(len(prompt.token_ids) for prompt in prompts.values())
         ids = torch.full((len(prompts), width), self.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
+        for row, prompt in enumerate(prompts.values()):
             ids[row, width - len(prompt.token_ids) :] = torch.tensor(prompt.token_ids)
             mask[row, width - len(prompt.token_ids) :] = 1
         options = _GREEDY
         if sampling.temperature > 0:
-            options = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-            torch.manual_seed(sampling.seed ^ zlib.crc32(repr([prompt.token_ids for prompt in prompts]).encode()))
+            numbers = [_uniforms(prompt, i, cap, sampling) for i, prompt in prompts.items()]
+            options = {**_GREEDY, "logits_processor": [_row_sampler(torch.stack(numbers, 1), sampling)]}
         with torch.inference_mode():
             out = self.model.generate(
                 input_ids=ids.to(self.model.device),
@@ -153,12 +151,31 @@ class HfBackend:
         return Completion(text=text, n_tokens=len(kept), finish=finish, token_ids=tuple(kept))
 
 
-def _uniforms(seed: int, place: int, ids: Sequence[int], n: int) -> Any:
-    """`n` random numbers in [0, 1); a prompt asked several times in a call gets others at every place."""
+def _uniforms(prompt: Prompt, place: int, n: int, sampling: Sampling) -> Any:
+    """`n` random numbers in [0, 1), by the prompt's own seed; one without gets others at every place of a call."""
     import torch
 
-    mixed = zlib.crc32(repr((seed, place, *ids)).encode())
-    return torch.rand(n, generator=torch.Generator().manual_seed(mixed))
+    seed = zlib.crc32(repr((sampling.seed, place, *prompt.token_ids)).encode()) if prompt.seed is None else prompt.seed
+    return torch.rand(n, generator=torch.Generator().manual_seed(seed))
+
+
+def _row_sampler(uniforms: Any, sampling: Sampling) -> Any:
+    """A logits processor that leaves each row the token that its numbers draw; `uniforms` are (steps, rows)."""
+    import torch
+    from transformers import LogitsProcessor
+
+    from tokenskip.backends._decode import draw
+
+    steps = iter(uniforms)
+
+    class RowSampler(LogitsProcessor):  # type: ignore[misc]
+        """(rows, vocabulary) logits -> minus infinity but for the token drawn."""
+
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            drawn = draw(scores.float(), next(steps), sampling)
+            return torch.full_like(scores, -torch.inf).scatter(-1, drawn[:, None], 0.0)
+
+    return RowSampler()
 
 
 def free_memory(device: Any) -> int:

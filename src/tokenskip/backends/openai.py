@@ -27,10 +27,10 @@ from tokenskip.backends import _replies as replies
 from tokenskip.backends._journal import Journal
 from tokenskip.client import KEY_VARIABLE, Client, NoReply, base_url, check_served, run
 from tokenskip.errors import BackendError, ConfigError
-from tokenskip.prompts import ratio_kwargs
+from tokenskip.prompting.prompts import ratio_kwargs
 from tokenskip.ratio import UNMAPPED
 from tokenskip.ratio import read as read_map
-from tokenskip.store import ADAPTER
+from tokenskip.storage.store import ADAPTER
 from tokenskip.terminal import one_line
 from tokenskip.types import Completion, Finish, Prompt, Sampling
 
@@ -303,9 +303,9 @@ class OpenAIBackend:
             "temperature": sampling.temperature,
             **self.extra,
         }
-        if sampling.temperature > 0:  # one seed per place in the window: repeated samples of a question differ
+        if sampling.temperature > 0:  # a seed of its own: repeated samples of a question differ
             seed = sampling.seed ^ zlib.crc32(repr((i, prompt.token_ids)).encode())
-            payload |= {"top_p": sampling.top_p, "seed": seed % 2**31}
+            payload |= {"top_p": sampling.top_p, "seed": seed % 2**31 if prompt.seed is None else prompt.seed}
         return payload
 
     def _key(self, prompt: Prompt, sampling: Sampling, i: int) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from tokenskip import tracking
 from tokenskip.client import lora_rank
 from tokenskip.errors import ModelError
-from tokenskip.models import resolve_model
+from tokenskip.models.loading import resolve_model
 from tokenskip.types import Completion, Finish, Prompt, Sampling
 
 tracking.switch_telemetry_off()  # read when vLLM is imported
@@ -76,12 +76,12 @@ class VllmBackend:
         gc.collect()
 
     def _parameters(self, prompt: Prompt, sampling: Sampling, i: int) -> Any:
-        """Greedy, or sampled with one seed per place in the window: repeated samples of a question differ."""
+        """Greedy, or sampled with the prompt's own seed: repeated samples of a question differ."""
         cap = prompt.max_new_tokens or sampling.max_new_tokens
         common = {"max_tokens": cap, "skip_special_tokens": False}
         if sampling.temperature == 0:
             return vllm.SamplingParams(temperature=0.0, **common)
-        seed = (sampling.seed * 1_000_003 + i) % 2**31
+        seed = (sampling.seed * 1_000_003 + i) % 2**31 if prompt.seed is None else prompt.seed
         return vllm.SamplingParams(temperature=sampling.temperature, top_p=sampling.top_p, seed=seed, **common)
 
     def _completion(self, output: Any) -> Completion:

@@ -58,7 +58,7 @@ def read_recipe(recipe: Path, overrides: list[str], limit: int | None) -> Any:
     """The configuration of a recipe file, of a shipped recipe's name, or of a run folder's `config.json`."""
     from tokenskip.config import load_recipe
     from tokenskip.recipes import find_recipe
-    from tokenskip.store import run_config
+    from tokenskip.storage.store import run_config
 
     if limit is not None:
         overrides = [*overrides, f"task.train_limit={limit}", f"task.test_limit={limit}"]

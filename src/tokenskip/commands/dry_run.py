@@ -25,10 +25,10 @@ from tokenskip.arms import rows_of
 from tokenskip.commands.estimate import Workload, count_parameters, line
 from tokenskip.config import ModelConfig, RunConfig
 from tokenskip.errors import ConfigError, DataError
-from tokenskip.models import is_here, load_tokenizer, resolve_model
+from tokenskip.models.loading import is_here, load_tokenizer, resolve_model
 from tokenskip.plugins import check_arms, check_backend, check_scorer
-from tokenskip.prompts import Prompts, example_answer
-from tokenskip.serving.chat_template import is_dated, unread_kwargs
+from tokenskip.prompting.chat_template import is_dated, unread_kwargs
+from tokenskip.prompting.prompts import Prompts, example_answer
 from tokenskip.tasks._base import is_local
 from tokenskip.tracking import check_trackers
 from tokenskip.training.check import check_training

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tokenskip import plugins
-from tokenskip.commands.outputs import check_file, writing
 from tokenskip.config import RunConfig, TaskConfig, check_config, lay_over
 from tokenskip.errors import ConfigError, DataError
 from tokenskip.generation.grade import grade_rows
-from tokenskip.jsonl import UniqueIds, optional_text, read_jsonl, text_field
-from tokenskip.models import load_tokenizer
+from tokenskip.models.loading import load_tokenizer
 from tokenskip.plugins import check_scorer, make_scorer, needs_prompts
 from tokenskip.progress import Progress
-from tokenskip.prompts import Prompts
+from tokenskip.prompting.prompts import Prompts
 from tokenskip.pruning.corpus import corpus_thresholds, prune_trajectory
 from tokenskip.ratio import Ratio
-from tokenskip.store import Row, dump_row
+from tokenskip.storage.jsonl import UniqueIds, optional_text, read_jsonl, text_field
+from tokenskip.storage.outputs import check_file, writing
+from tokenskip.storage.store import Row, dump_row
 from tokenskip.tokens import token_counter
 from tokenskip.types import Pruned, Scorer, TokenCounter, Trajectory
 

@@ -20,11 +20,11 @@ from tokenskip.config import RunConfig, check_config, lay_over
 from tokenskip.embedded import adapter_path
 from tokenskip.errors import ConfigError, ModelError
 from tokenskip.generation.generate import complete
-from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
+from tokenskip.models.loading import EMBEDDED, load_tokenizer, resolve_model
 from tokenskip.plugins import make_backend
-from tokenskip.prompts import Prompts
+from tokenskip.prompting.prompts import Prompts
 from tokenskip.ratio import Ratio
-from tokenskip.store import is_run, read_manifest, read_rows
+from tokenskip.storage.store import is_run, read_manifest, read_rows
 from tokenskip.terminal import printable
 from tokenskip.tokens import token_counter
 from tokenskip.types import Problem, Sampling, Trajectory

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenskip.commands.console import Set, bars, read_recipe, run_stage, say
-from tokenskip.disk import link_or_copy
 from tokenskip.errors import ConfigError, RunError, unknown_name
-from tokenskip.layout import COMPLETIONS, MANIFEST, SCORES, TRAJECTORIES
-from tokenskip.store import RunFolder
+from tokenskip.storage.disk import link_or_copy
+from tokenskip.storage.layout import COMPLETIONS, MANIFEST, SCORES, TRAJECTORIES
+from tokenskip.storage.store import RunFolder
 
 if TYPE_CHECKING:
     from tokenskip.commands.files import LinePruner

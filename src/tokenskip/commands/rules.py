@@ -16,10 +16,10 @@ from typing import Any
 
 from tokenskip.commands.files import file_config, pruned_line
 from tokenskip.errors import ConfigError
-from tokenskip.models import load_tokenizer, resolve_model
+from tokenskip.models.loading import load_tokenizer, resolve_model
 from tokenskip.pruning.equations import check_pruned
 from tokenskip.recipes import lay_over
-from tokenskip.store import Row
+from tokenskip.storage.store import Row
 from tokenskip.tokens import token_counter
 from tokenskip.types import Pruned, Trajectory
 

@@ -56,7 +56,7 @@ def _vllm(trained: Any, port: int) -> list[str]:
     The template must be named: it reads none from an adapter's folder.
     """
     from tokenskip.client import lora_rank
-    from tokenskip.models import resolve_model
+    from tokenskip.models.loading import resolve_model
 
     if trained.is_model:
         return ["vllm", "serve", str(trained.folder), "--host", "127.0.0.1", "--port", str(port)]

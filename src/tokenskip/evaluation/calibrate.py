@@ -28,10 +28,10 @@ from tokenskip.engine import Work
 from tokenskip.errors import StageError
 from tokenskip.generation.generate import complete
 from tokenskip.generation.grade import grade_trajectory
+from tokenskip.prompting.chat_template import set_ratio_map
 from tokenskip.ratio import RatioMap
 from tokenskip.run import Run
-from tokenskip.serving.chat_template import set_ratio_map
-from tokenskip.store import CALIBRATION, Row, read_rows, trajectory_row, write_atomically
+from tokenskip.storage.store import CALIBRATION, Row, read_rows, trajectory_row, write_atomically
 from tokenskip.types import HasDevelopment, Problem, Sampling
 
 FOLDER, TEMPLATE = "calibration", "chat_template.jinja"

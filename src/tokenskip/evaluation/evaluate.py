@@ -15,16 +15,17 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice, repeat
 
-from tokenskip.arms import Arm, label, rows_of
+from tokenskip.arms import ORIGINAL, Arm, label, rows_of
 from tokenskip.config import RunConfig
 from tokenskip.engine import Work
 from tokenskip.errors import StageError
-from tokenskip.generation.generate import answer, complete_samples, repeat_pass, trajectory_of
+from tokenskip.generation.generate import ask, repeat_in_passes, trajectory_of
 from tokenskip.generation.grade import grade_trajectory
+from tokenskip.generation.split import TRUNCATED
 from tokenskip.plugins import check_adapters, check_arms
 from tokenskip.ratio import RatioMap
 from tokenskip.run import Run
-from tokenskip.store import CALIBRATION, EVAL, Row, RunFolder, read_rows, trajectory_from_row, trajectory_row
+from tokenskip.storage.store import CALIBRATION, EVAL, Row, RunFolder, read_rows, trajectory_from_row, trajectory_row
 from tokenskip.types import Backend, Completion, HoldsModel, OnDevice, Problem, Prompt, Sampling, Trajectory
 
 TIMINGS = f"{EVAL}/timings.jsonl"
@@ -33,10 +34,15 @@ ANSWER_CAP = 48
 
 
 def run(run: Run) -> None:
-    """Stage 7. Raises ConfigError when the backend cannot do one of the arms."""
+    """Stage 7.
+
+    Raises:
+        ConfigError: the backend cannot do one of the arms. RunError: other problems than the run was begun with.
+    """
     check_arms(run.config)
+    run.check_problems("test")
     arms = sorted(
-        run.config.chosen_arms(), key=lambda arm: (arm.weights != "base", arm.weights, arm.name != "original")
+        run.config.chosen_arms(), key=lambda arm: (arm.weights != "base", arm.weights, arm.role != "original")
     )
     check_adapters(run.config, [run.adapter(weights) for weights in dict.fromkeys(arm.weights for arm in arms)])
     for _, ratio in rows_of([arm for arm in arms if arm.calibrated], run.config.evaluate.ratios):
@@ -66,20 +72,14 @@ def complete_arm(run: Run, arm: Arm, ratio: float) -> None:
     """Complete and grade all problems under one arm, as far as that has not been done before."""
     name = label(arm, ratio)
     file = f"{EVAL}/{name}.jsonl"
-    problems = _repeated(run)
+    problems = repeat_in_passes(lambda: run.problems("test"), run.config.evaluate.samples)
     inputs: Iterable[tuple[Problem, Trajectory | None]] = (
-        zip(problems, read_arm(run.folder, "original"), strict=True) if arm.cut else zip(problems, repeat(None))
+        zip(problems, read_arm(run.folder, ORIGINAL.name), strict=True) if arm.cut else zip(problems, repeat(None))
     )
     pending = run.folder.pending(file, inputs, 4 * run.config.evaluate.batch_size)
     for rows, times in run.map(partial(answering, arm=arm, ratio=ratio), pending, f"evaluate {name}"):
         run.folder.append(file, rows)
         run.folder.append(TIMINGS, times)
-
-
-def _repeated(run: Run) -> Iterator[Problem]:
-    """Every problem as often as it is sampled, one pass after the other."""
-    for k in range(run.config.evaluate.samples):
-        yield from repeat_pass(run.problems("test"), k, run.config.evaluate.samples)
 
 
 def answering(run: Run, arm: Arm, ratio: float) -> Work:
@@ -91,11 +91,17 @@ def answering(run: Run, arm: Arm, ratio: float) -> Work:
         if arm.cut:
             trajectories = _cut_off(run, arm, ratio, items, backend)
         else:
-            prompts = [prompt_of(run, arm, ratio, problem) for problem, _ in items]
+            problems = [problem for problem, _ in items]
+            prompts = [prompt_of(run, arm, ratio, problem) for problem in problems]
             start = time.perf_counter()
-            trajectories = _complete(run, ratio, [problem for problem, _ in items], prompts, backend)
+            completions = ask(problems, prompts, backend, sampling_of(run.config))
             seconds = time.perf_counter() - start
-            times = [_timing(arm, ratio, run.config.evaluate.batch_size, len(items), seconds, backend)]
+            if not any(completion.resumed for completion in completions):
+                times = [_timing(arm, ratio, run.config.evaluate.batch_size, len(items), seconds, backend)]
+            trajectories = [
+                trajectory_of(problem, ratio, completion, run.config.prompt, run.count)
+                for problem, completion in zip(problems, completions, strict=True)
+            ]
         return [trajectory_row(grade_trajectory(trajectory, run.task)) for trajectory in trajectories], times
 
     return work
@@ -120,8 +126,10 @@ def timing(run: Run, arm: Arm, ratio: float) -> Work:
         for problem in problems:
             prompt = prompt_of(run, arm, ratio, problem)
             start = time.perf_counter()
-            answer(backend, [prompt], sampling_of(run.config))
-            times.append(_timing(arm, ratio, 1, 1, time.perf_counter() - start, backend))
+            [completion] = ask([problem], [prompt], backend, sampling_of(run.config))
+            seconds = time.perf_counter() - start
+            if not completion.resumed:
+                times.append(_timing(arm, ratio, 1, 1, seconds, backend))
         return times[1:]
 
     return work
@@ -168,63 +176,64 @@ def prompt_of(run: Run, arm: Arm, ratio: float, problem: Problem) -> Prompt:
     return run.prompts.prompt(problem.question, asked, instruction=instruction, cap=None if cap == full else cap)
 
 
-def _complete(
-    run: Run, ratio: float, problems: Sequence[Problem], prompts: Sequence[Prompt], backend: Backend
-) -> list[Trajectory]:
-    samples = run.config.evaluate.samples
-    sampling = sampling_of(run.config)
-    trajectories = complete_samples(problems, prompts, backend, sampling, run.config.prompt, run.count, samples)
-    return [replace(trajectory, ratio=ratio) for trajectory in trajectories]
-
-
 def _cut_off(
     run: Run, arm: Arm, ratio: float, items: Sequence[tuple[Problem, Trajectory | None]], backend: Backend
 ) -> list[Trajectory]:
-    """The original's chains under a cap of `ratio` × token cap; those that fit are untouched."""
+    """The original's chains under a cap of `ratio` × token cap; those that fit, or that failed, are untouched.
+
+    A chain that has given its answer within the cap is not made to answer again.
+    """
     budget = arm.token_cap(full_cap(run.config), ratio, run.config.evaluate.length)
-    done: dict[int, Trajectory] = {}
-    open_chains: list[tuple[int, Problem, list[int]]] = []
+    trajectories: list[Trajectory] = []
+    unanswered: list[tuple[int, Problem, list[int]]] = []
     for i, (problem, original) in enumerate(items):
         assert original is not None
-        assert original.id == problem.id
+        assert (original.id, original.sample) == (problem.id, problem.sample)
+        if original.finish == "error":
+            trajectories.append(replace(original, ratio=ratio, grade=None))
+            continue
         if original.n_tokens <= budget and original.finish == "stop":
-            done[i] = replace(original, ratio=ratio, grade=None, dropped=None)
+            trajectories.append(replace(original, ratio=ratio, grade=None, dropped=None))
             continue
         ids = run.prompts.ids(original.output)[:budget]
         text = run.prompts.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         cut = Completion(text=text, n_tokens=len(ids), finish="length")
-        done[i] = trajectory_of(problem, ratio, cut, run.config.prompt, run.count)
-        open_chains.append((i, problem, ids))
-    if arm.forced and open_chains:
-        prompts = []
+        trajectory = trajectory_of(problem, ratio, cut, run.config.prompt, run.count)
+        grade = grade_trajectory(trajectory, run.task).grade
+        if arm.forced and grade is not None and grade.reason == TRUNCATED:
+            unanswered.append((i, problem, ids))
+        trajectories.append(trajectory)
+    if unanswered:
         forced = run.prompts.forced_answer()
-        for _, problem, ids in open_chains:
-            asked = run.prompts.prompt(problem.question)
+        prompts = []
+        for i, problem, ids in unanswered:
+            prompt = run.prompts.prompt(problem.question)
             prompts.append(
                 replace(
-                    asked,
-                    token_ids=(*asked.token_ids, *ids, *run.prompts.ids(forced)),
-                    prefill=done[_].output + forced,
+                    prompt,
+                    token_ids=(*prompt.token_ids, *ids, *run.prompts.ids(forced)),
+                    prefill=trajectories[i].output + forced,
                     max_new_tokens=ANSWER_CAP,
                 )
             )
-        answers = answer(backend, prompts, sampling_of(run.config))
-        for (i, _problem, _ids), given in zip(open_chains, answers, strict=True):
-            done[i] = _with_answer(done[i], forced, given)
-    return [done[i] for i in range(len(items))]
+        answers = ask([problem for _, problem, _ in unanswered], prompts, backend, sampling_of(run.config))
+        for (i, _, _), completion in zip(unanswered, answers, strict=True):
+            trajectories[i] = _with_answer(trajectories[i], forced, completion)
+    return trajectories
 
 
 def _with_answer(chain: Trajectory, forced: str, answer: Completion) -> Trajectory:
     """A chain that was cut off, with the answer that was then forced out of the model."""
     if answer.error:
         return replace(chain, finish="error").drop(f"backend error: {answer.error}")
-    tail = forced + answer.text
+    tail = chain.tail + forced + answer.text
     return replace(
         chain,
         output=chain.head + chain.cot + tail,
         tail=tail,
         n_tokens=chain.n_tokens + answer.n_tokens,
         finish=answer.finish,
+        dropped=None,
     )
 
 

@@ -1,39 +1,39 @@
-"""Every number of an evaluation, from graded trajectories: accuracy, intervals, paired tests, tokens, achieved ratios.
+"""The numbers of one arm, from graded trajectories: accuracy, interval, paired test, tokens, achieved ratios, times.
 
-Reads lists of `Trajectory` (one arm each, ungraded rows allowed) and returns plain dicts, ready for `results.json`.
-Pure: no file, no model, no random state of its own (bootstraps are seeded). Used by `tokenskip evaluate RUN`.
+Reads lists of `Trajectory` (one arm each, ungraded rows allowed) and returns an `ArmResult`. Pure: no file, no model,
+no random state of its own (bootstraps are seeded). What arms say of each other is in `comparisons` and `warnings`.
 
-Several samples of one problem have ids `p#0`, `p#1`, …: a problem then counts once, with its mean (pass@1); accuracies
+Several samples of one problem share its id: a problem then counts once, with its mean (pass@1); accuracies
 have a Wilson interval with a design effect, differences a bootstrap over problems, not rows. What cannot
 be graded counts as not correct, and has a rate of its own.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from tokenskip.evaluation.stats import Z95, Array, bootstrap_mean, clustered_wilson, mcnemar_exact, wilson
+from tokenskip.arms import Arm
+from tokenskip.evaluation.loops import has_loop
+from tokenskip.evaluation.schema import ArmResult, LevelRow
+from tokenskip.evaluation.stats import Z95, Array, bootstrap_mean, clustered_wilson, mcnemar_exact
 from tokenskip.types import Trajectory
 
 MARGIN = 0.01
 """Accuracies less than this apart are called equivalent."""
 QUANTILES = (5, 10, 25, 50, 75, 90, 95)
 """Percentiles of the achieved ratio over problems."""
+MOST_REASONS = 5
 MIN_N_EQUIVALENCE = 300
 """Below this, even not one changed answer leaves room for more than `MARGIN` (rule of three: 3/n)."""
 
 WITHIN = "within 1 point with 95% confidence"
 DIFFERS = "differs"
 UNDECIDED = "n too small to tell"
-
-Arm = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,41 +90,6 @@ def _equivalence(change: Array, low: float, high: float, p_value: float) -> str:
     return DIFFERS if p_value < 0.05 else UNDECIDED
 
 
-def problem_id(row_id: str) -> str:
-    """The problem a row belongs to: `p` for `p`, `p#0` and `p#12`."""
-    head, mark, sample = row_id.rpartition("#")
-    return head if mark and sample.isdigit() else row_id
-
-
-def arm_label(arm: str, ratio: float | None) -> str:
-    """What an arm is called in tables and keys: `original`, `prompt_be_concise`, `tokenskip 0.6`."""
-    return f"{arm} {float(ratio)}" if ratio is not None and takes_ratio(arm, ratio) else arm
-
-
-def takes_ratio(arm: str, ratio: float | None) -> bool:
-    """Whether the ratio of this arm is a request that it may miss."""
-    return ratio is not None and arm != "original" and not (arm.startswith("prompt") and ratio == 1.0)
-
-
-def has_loop(text: str) -> bool:
-    """Whether `text` runs in circles: up to 60 words said at least four times in a row (and 12 words or more)."""
-    for word in text.split():
-        if len(word) >= 60 and re.search(r"(\w{1,8}?)\1{9,}", word):
-            return True
-    words = text.split()
-    seen = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
-    if not seen or max(seen.values()) < 3:  # a loop repeats its four-word groups; almost all text ends here
-        return False
-    codes = {word: number for number, word in enumerate(dict.fromkeys(words))}
-    numbers = np.array([codes[word] for word in words])
-    for period in range(1, min(60, len(words) // 4) + 1):
-        differs = np.flatnonzero(numbers[period:] != numbers[:-period])
-        edges = np.concatenate(([-1], differs, [len(words) - period]))
-        if int(np.diff(edges).max()) - 1 + period >= max(4 * period, 12):
-            return True
-    return False
-
-
 def _correct(row: Trajectory) -> float:
     return float(row.grade is not None and row.grade.correct is True)
 
@@ -137,58 +102,84 @@ def _by_problem(rows: Iterable[Trajectory], value: Callable[[Trajectory], float]
     """The mean of `value` over the samples of each problem, in the order problems first occur."""
     found: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        found[problem_id(row.id)].append(value(row))
+        found[row.id].append(value(row))
     return {problem: sum(values) / len(values) for problem, values in found.items()}
 
 
 def summarise_arm(
-    name: str,
+    arm: Arm,
     ratio: float | None,
     rows: Sequence[Trajectory],
     original_rows: Sequence[Trajectory],
     timings: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, Any]:
-    """One row of `results.json`. What cannot be known is None; what compares with the original is None for itself.
+    *,
+    length: Literal["full", "paper"] | None = None,
+    token_cap: int | None = None,
+    is_closed: Callable[[str], bool] | None = None,
+) -> ArmResult:
+    """Every number of one arm, against the original model's rows on the same problems.
 
-    `n` counts completions, `n_problems` problems. `timings` holds `{arm, ratio, batch_size, n, seconds}` of all arms.
+    `ratio` is None where the arm has one row only. `timings` are `{arm, ratio, batch_size, n, seconds}`, and may be of
+    other arms too; `is_closed` says whether the thinking in an output came to an end, where a model has tags for it.
     """
-    correct = np.array(list(_by_problem(rows, _correct).values()))
-    repeated = len(correct) < len(rows)
-    low, high = clustered_wilson(correct, len(rows)) if repeated else wilson(int(correct.sum()), len(correct))
-    paired = None if name == "original" else paired_difference(original_rows, rows)
+    is_original = arm.role == "original"
+    paired = None if is_original else paired_difference(original_rows, rows)
+    accuracies = np.array(list(_by_problem(rows, _correct).values()))
+    low, high = clustered_wilson(accuracies, len(rows))
+    looping = [has_loop(row.output) for row in rows]
+    closed = [is_closed is None or is_closed(row.output) for row in rows]
+    finished = [row.finish == "stop" for row in rows]
+    return ArmResult(
+        arm=arm.name,
+        about=arm.about,
+        ratio=ratio,
+        weights=arm.weights,
+        role=arm.role,
+        shortened_by=arm.shortened_by,
+        n=len(rows),
+        n_problems=len(accuracies),
+        accuracy=_mean(accuracies),
+        accuracy_low=low if rows else None,
+        accuracy_high=high if rows else None,
+        difference=paired.difference if paired else None,
+        difference_low=paired.low if paired else None,
+        difference_high=paired.high if paired else None,
+        lost=paired.lost if paired else None,
+        gained=paired.gained if paired else None,
+        p_value=paired.p_value if paired else None,
+        equivalence=paired.equivalence if paired else None,
+        **_tokens(rows),
+        **_ratios(ratio, rows, original_rows),
+        finished_rate=_share([all(states) for states in zip(finished, closed, map(_not, looping), strict=True)]),
+        cap_hit_rate=_share([row.finish == "length" for row in rows]),
+        loop_rate=_share(looping),
+        unclosed_rate=None if is_closed is None else _share(map(_not, closed)),
+        error_rate=_share([row.finish == "error" for row in rows]),
+        ungradable_rate=_share(map(_ungradable, rows)),
+        ungradable_reasons=_reasons(rows),
+        **_latency(arm.name, ratio, timings),
+        length=length,
+        token_cap=token_cap,
+        by_level=_by_level(rows),
+    )
+
+
+def _tokens(rows: Sequence[Trajectory]) -> dict[str, Any]:
+    """Tokens of the chains, of chains and answers, and of everything that was written for one right answer."""
     cot = np.array([row.n_cot_tokens for row in rows], dtype=float)
+    total = np.array([row.n_tokens for row in rows], dtype=float)
+    right = sum(map(_correct, rows))
     return {
-        "arm": name,
-        "ratio": ratio,
-        "n": len(rows),
-        "n_problems": len(correct),
-        "accuracy": _mean(correct),
-        "accuracy_low": low if len(rows) else None,
-        "accuracy_high": high if len(rows) else None,
-        "difference": paired.difference if paired else None,
-        "difference_low": paired.low if paired else None,
-        "difference_high": paired.high if paired else None,
-        "lost": paired.lost if paired else None,
-        "gained": paired.gained if paired else None,
-        "p_value": paired.p_value if paired else None,
-        "equivalence": paired.equivalence if paired else None,
         "cot_tokens_mean": _mean(cot),
-        "cot_tokens_median": float(np.median(cot)) if len(cot) else None,
-        "cot_tokens_p95": float(np.percentile(cot, 95)) if len(cot) else None,
-        "total_tokens_mean": _mean(np.array([row.n_tokens for row in rows], dtype=float)),
-        **_ratios(name, ratio, rows, original_rows),
-        "cap_hit_rate": _share(rows, lambda row: row.finish == "length"),
-        "ungradable_rate": _share(rows, _ungradable),
-        "error_rate": _share(rows, lambda row: row.finish == "error"),
-        "loop_rate": _share(rows, lambda row: has_loop(row.output)),
-        **_latency(name, ratio, timings),
-        "by_level": _by_level(rows),
+        "cot_tokens_median": _percentile(cot, 50),
+        "cot_tokens_p95": _percentile(cot, 95),
+        "total_tokens_mean": _mean(total),
+        "total_tokens_p95": _percentile(total, 95),
+        "tokens_per_right_answer": float(total.sum()) / right if right else None,
     }
 
 
-def _ratios(
-    name: str, ratio: float | None, rows: Sequence[Trajectory], original_rows: Sequence[Trajectory]
-) -> dict[str, Any]:
+def _ratios(ratio: float | None, rows: Sequence[Trajectory], original_rows: Sequence[Trajectory]) -> dict[str, Any]:
     """Achieved ratios and tokens saved, on the problems that the original has as well."""
     before = _by_problem(original_rows, lambda row: row.n_cot_tokens)
     after = _by_problem(rows, lambda row: row.n_cot_tokens)
@@ -198,17 +189,15 @@ def _ratios(
     whole = sum(before[problem] for problem in shared)
     achieved = sum(after[problem] for problem in shared) / whole if whole else None
     each = np.array([after[problem] / before[problem] for problem in shared if before[problem]])
-    spread = [float(value) for value in np.percentile(each, QUANTILES)] if len(each) else [None] * len(QUANTILES)
-    quantiles = dict(zip(QUANTILES, spread, strict=True))
+    quantiles = {percent: _percentile(each, percent) for percent in QUANTILES}
     saved = [total_before[problem] - total_after[problem] for problem in shared]
-    error = achieved - ratio if achieved is not None and ratio is not None and takes_ratio(name, ratio) else None
     return {
         "achieved_ratio": achieved,
-        "ratio_error": error,
+        "ratio_error": achieved - ratio if achieved is not None and ratio is not None else None,
         "achieved_ratio_problem_median": quantiles[50],
         "achieved_ratio_problem_p10": quantiles[10],
         "achieved_ratio_problem_p90": quantiles[90],
-        "achieved_ratio_quantiles": {str(share): value for share, value in quantiles.items()},
+        "achieved_ratio_quantiles": {str(percent): value for percent, value in quantiles.items()},
         "tokens_saved_per_1000": 1000 * sum(saved) / len(saved) if saved else None,
     }
 
@@ -235,163 +224,39 @@ def _latency(name: str, ratio: float | None, timings: Sequence[Mapping[str, Any]
     }
 
 
-def monotone(arms: Sequence[Arm]) -> dict[str, bool]:
-    """Arm with a dial -> whether its chains never get shorter as the ratio asked for grows."""
-    dials: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for arm in arms:
-        if takes_ratio(arm["arm"], arm["ratio"]) and arm["achieved_ratio"] is not None:
-            dials[arm["arm"]].append((arm["ratio"], arm["achieved_ratio"]))
-    return {
-        name: all(a[1] <= b[1] for a, b in pairwise(sorted(points))) for name, points in dials.items() if points[1:]
-    }
-
-
-def _by_level(rows: Sequence[Trajectory]) -> dict[str, dict[str, float | int]]:
+def _by_level(rows: Sequence[Trajectory]) -> dict[str, LevelRow]:
     levels: dict[str, list[Trajectory]] = defaultdict(list)
     for row in rows:
         if row.level is not None:
             levels[row.level].append(row)
     return {
-        level: {
-            "n": len(levels[level]),
-            "accuracy": sum(map(_correct, levels[level])) / len(levels[level]),
-            "cot_tokens_mean": sum(row.n_cot_tokens for row in levels[level]) / len(levels[level]),
-        }
-        for level in sorted(levels, key=lambda level: (len(level), level))  # "10" behind "9"
+        level: LevelRow(
+            n=len(levels[level]),
+            accuracy=sum(map(_correct, levels[level])) / len(levels[level]),
+            cot_tokens_mean=sum(row.n_cot_tokens for row in levels[level]) / len(levels[level]),
+        )
+        for level in sorted(levels, key=lambda level: (len(level), level))  # "10" after "9"
     }
+
+
+def _reasons(rows: Sequence[Trajectory]) -> dict[str, int]:
+    """Why answers could not be graded, the most frequent reasons first."""
+    reasons = Counter(row.grade.reason if row.grade else "not graded" for row in rows if _ungradable(row))
+    return dict(reasons.most_common(MOST_REASONS))
 
 
 def _mean(values: Array) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _share(rows: Sequence[Trajectory], holds: Callable[[Trajectory], bool]) -> float | None:
-    return sum(map(holds, rows)) / len(rows) if rows else None
+def _percentile(values: Array, percent: float) -> float | None:
+    return float(np.percentile(values, percent)) if len(values) else None
 
 
-def pareto(arms: Sequence[Arm], reference: str = "tokenskip") -> list[dict[str, Any]]:
-    """Every arm at equal length: `{arm, ratio, cot_tokens_mean, accuracy, on_front, reference_accuracy, advantage}`.
-
-    `on_front`: no other arm is as accurate with fewer tokens, or more accurate with no more. `reference_accuracy` is
-    `reference`'s accuracy interpolated linearly at this arm's mean CoT tokens (None outside the tokens it covers);
-    `advantage` is how far this arm is above it.
-    """
-    known = [arm for arm in arms if arm["accuracy"] is not None and arm["cot_tokens_mean"] is not None]
-    points = sorted((arm["cot_tokens_mean"], arm["accuracy"]) for arm in known if arm["arm"] == reference)
-    curve = np.array(points, dtype=float).reshape(-1, 2)
-    compared = []
-    for arm in known:
-        tokens, accuracy = arm["cot_tokens_mean"], arm["accuracy"]
-        inside = len(curve) > 0 and arm["arm"] != reference and curve[0, 0] <= tokens <= curve[-1, 0]
-        at_equal = float(np.interp(tokens, curve[:, 0], curve[:, 1])) if inside else None
-        compared.append(
-            {
-                "arm": arm["arm"],
-                "ratio": arm["ratio"],
-                "cot_tokens_mean": tokens,
-                "accuracy": accuracy,
-                "on_front": not any(_dominates(other, arm) for other in known),
-                "reference_accuracy": at_equal,
-                "advantage": None if at_equal is None else accuracy - at_equal,
-            }
-        )
-    return compared
+def _share(states: Iterable[bool]) -> float | None:
+    counted = list(states)
+    return sum(counted) / len(counted) if counted else None
 
 
-def _dominates(one: Arm, other: Arm) -> bool:
-    """Whether `one` is at least as accurate with no more tokens, and better in one of the two."""
-    fewer, better = other["cot_tokens_mean"] - one["cot_tokens_mean"], one["accuracy"] - other["accuracy"]
-    return bool(fewer >= 0 and better >= 0 and (fewer > 0 or better > 0))
-
-
-def prompt_wins(arms: Sequence[Arm], trained: str = "tokenskip") -> list[tuple[Arm, Arm]]:
-    """(control, trained arm at a ratio below 1) wherever a control without training is better at no more tokens."""
-    known = [arm for arm in arms if arm["accuracy"] is not None and arm["cot_tokens_mean"] is not None]
-    controls = [arm for arm in known if arm["arm"].startswith("prompt") or arm["arm"] == "marker_only"]
-    compressed = [arm for arm in known if arm["arm"] == trained and (arm["ratio"] or 1.0) < 1.0]
-    return [(control, arm) for arm in compressed for control in controls if _dominates(control, arm)]
-
-
-def warnings(results: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before believing `results`, one sentence each; empty when nothing looks wrong."""
-    arms: list[Arm] = [arm for arm in results["arms"] if arm["n"]]
-    found: list[str] = []
-    smallest = min((arm["n_problems"] if "n_problems" in arm else arm["n"] for arm in arms), default=0)
-    if smallest < 100:
-        found.append(f"Only {smallest} problems were evaluated: differences of several points may be chance.")
-    for name in dict.fromkeys(arm["arm"] for arm in arms if arm["arm"].startswith("tokenskip")):
-        dial = sorted((arm for arm in arms if arm["arm"] == name and arm["ratio"]), key=lambda arm: float(arm["ratio"]))
-        found += _dial_warnings(name, dial)
-    found += _accuracy_warnings(arms)
-    # Truncation hits its cap by design.
-    free = [arm for arm in arms if not arm["arm"].startswith("truncation")]
-    rates = (
-        ("cap_hit_rate", 0.05, "Completions were cut off at the token cap, so their length and accuracy are not known"),
-        ("loop_rate", 0.01, "Completions repeat themselves in a loop"),
-        ("ungradable_rate", 0.05, "Completions without an answer that can be graded count as wrong"),
-    )
-    for key, limit, text in rates:
-        over = [f"{_label(arm)} ({arm[key]:.1%})" for arm in free if (arm.get(key) or 0) > limit]
-        if over:
-            found.append(f"{text}: {', '.join(over)}.")
-    runaway = [
-        f"{_label(arm)} (mean {arm['cot_tokens_mean']:.0f}, median {arm['cot_tokens_median']:.0f})"
-        for arm in arms
-        if arm["cot_tokens_mean"] > 1.5 * arm["cot_tokens_median"] + 10
-    ]
-    if runaway:
-        found.append(f"A few runaway chains make the mean far longer than the median: {', '.join(runaway)}.")
-    return found
-
-
-def _label(arm: Arm) -> str:
-    return arm_label(arm["arm"], arm["ratio"])
-
-
-LEAST_REACH, DEAF = 0.19, 0.15  # 0.19: 0.2 apart, but for rounding
-"""Where ratios this far apart were asked for, and what was achieved spans less than this share, they were ignored."""
-
-
-def _dial_warnings(name: str, dial: Sequence[Arm]) -> list[str]:
-    """Does the requested ratio decide the length? `dial`: one trained arm at its ratios, ascending."""
-    dial = [arm for arm in dial if arm["achieved_ratio"] is not None]
-    if not dial:
-        return []
-    for part in (dial, [arm for arm in dial if arm["ratio"] < 1]):  # a whole chain at 1 may be all that is obeyed
-        achieved = [arm["achieved_ratio"] for arm in part]
-        reach = part[-1]["ratio"] - part[0]["ratio"] if part else 0.0
-        if reach >= LEAST_REACH and max(achieved) - min(achieved) <= DEAF * reach:
-            return [
-                f"The ratio is ignored: {name} uses {min(achieved):.2f} to {max(achieved):.2f} of the original's "
-                f"tokens whatever is asked from {part[0]['ratio']} to {part[-1]['ratio']}."
-            ]
-    found = []
-    drops = [f"{a['ratio']} to {b['ratio']}" for a, b in pairwise(dial) if b["achieved_ratio"] < a["achieved_ratio"]]
-    if drops:
-        found.append(f"{name} is not monotone: the chain gets shorter although more is asked for ({', '.join(drops)}).")
-    off = [f"{arm['ratio']} gave {arm['achieved_ratio']:.2f}" for arm in dial if abs(arm["ratio_error"] or 0) > 0.05]
-    if off:
-        found.append(f"{name} misses the ratio by more than 0.05: {', '.join(off)}.")
-    return found
-
-
-def _accuracy_warnings(arms: Sequence[Arm]) -> list[str]:
-    """Collapsed accuracy, and prompts that do better than training."""
-    found = []
-    trained = [arm for arm in arms if arm["arm"].startswith("tokenskip")]
-    original = next((arm["accuracy"] for arm in arms if arm["arm"] == "original"), 0.0)
-    collapsed = [arm for arm in trained if arm["accuracy"] < original / 2]
-    if collapsed:
-        which = ", ".join(f"{_label(arm)} ({arm['accuracy']:.1%})" for arm in collapsed)
-        broken = " At every ratio: the adapter looks broken." if len(collapsed) == len(trained) else ""
-        found.append(f"Accuracy collapsed to less than half of the original's {original:.1%}: {which}.{broken}")
-    for name in dict.fromkeys(arm["arm"] for arm in trained):
-        wins = prompt_wins(arms, name)
-        if wins:
-            control, arm = max(wins, key=lambda pair: float(pair[0]["accuracy"] - pair[1]["accuracy"]))
-            found.append(
-                f"A control without training beats {name} at equal or fewer tokens: {_label(control)} reaches "
-                f"{control['accuracy']:.1%} with {control['cot_tokens_mean']:.0f} tokens, {_label(arm)} "
-                f"{arm['accuracy']:.1%} with {arm['cot_tokens_mean']:.0f} ({len(wins)} such pairs)."
-            )
-    return found
+def _not(state: bool) -> bool:
+    return not state

@@ -1,29 +1,39 @@
-"""Every number the report shows: run folder -> `results.json`."""
+"""Every number the report shows: run folder -> `results.json`, in the shape that `schema.Results` describes."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
-from tokenskip.arms import Arm, label, rows_of
-from tokenskip.errors import RunError, StageError
+from tokenskip.answers.thoughts import closing
+from tokenskip.arms import ORIGINAL, label, round_number, rows_of
+from tokenskip.config import RunConfig
+from tokenskip.errors import StageError
+from tokenskip.evaluation.comparisons import headline, main_arm, monotone, pareto
 from tokenskip.evaluation.evaluate import full_cap, read_arm, read_timings
-from tokenskip.evaluation.metrics import monotone, pareto, summarise_arm, warnings
+from tokenskip.evaluation.metrics import summarise_arm
+from tokenskip.evaluation.schema import (
+    SCHEMA,
+    ArmResult,
+    FunnelStep,
+    Output,
+    Results,
+    Round,
+    Sample,
+    ShownProblem,
+)
+from tokenskip.evaluation.warnings import warnings
 from tokenskip.evaluation.word_importance import word_levels
-from tokenskip.store import (
+from tokenskip.storage.store import (
     ADAPTER,
     EVAL,
     PRUNED,
     RESULTS,
     SCORES,
     TRAIN,
-    Row,
     RunFolder,
     read_manifest,
     read_rows,
@@ -34,190 +44,207 @@ from tokenskip.training.rounds import round_infos
 from tokenskip.types import Trajectory
 
 N_SAMPLES = 4
+SAMPLE_CHARS = 8_000
+"""Of a training chain, what a sample shows: its pieces take a hundred bytes each on the page."""
 N_PROBLEMS = 200
+OUTPUT_CHARS = 20_000
+"""Of a completion, what the report's browser shows; its tokens and its grade are of the whole."""
+PROBLEMS_CHARS = 6_000_000
+"""Of all outputs together: fewer problems are shown where chains are long, so that the page stays one that opens."""
 
 
-def write_results(folder: RunFolder) -> dict[str, Any]:
+def write_results(folder: RunFolder) -> Results:
     """Sum up the run and write `results.json`; returns what it holds.
 
     Raises:
         StageError: the original model has not been evaluated yet.
     """
     manifest = read_manifest(folder.path)
-    finished = _finished_rows(folder)
-    original = finished.get("original")
-    if original is None:
+    config = folder.config
+    rows = _finished_rows(folder)
+    if ORIGINAL.name not in rows:
         raise StageError(f"{folder.path} has no evaluation yet: run `tokenskip evaluate {folder.path}` first")
-    # An arm without a dial has no ratio in its summary, so none in its times
-    known = folder.config.known_arms()
-    timings = [
-        row if known[row["arm"]].dial else {**row, "ratio": None}
-        for row in read_timings(folder)
-        if row["arm"] in known  # one that the recipe no longer defines
-    ]
-    arms = []
-    for arm, ratio in rows_of(list(known.values()), folder.config.evaluate.ratios):
-        if (name := label(arm, ratio)) in finished:
-            dial = ratio if arm.dial else None
-            row = summarise_arm(arm.name, dial, finished[name], original, timings)
-            arms.append(row | {"about": arm.about, **_length(folder, arm, ratio)})
-    results = {
-        "run": folder.config.name,
-        "tokenskip_version": version("tokenskip"),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": manifest["hardware"],
-        "versions": manifest["versions"],
-        "config": folder.config.model_dump(mode="json"),
-        "funnel": funnel(folder),
-        "backend": folder.config.generate.backend,
-        "arms": arms,
-        "monotone": monotone(arms),
-        "matched": pareto(arms),
-        "rounds": _rounds(folder, arms),
-        "samples": _samples(folder, finished),
-        "problems": _problems(finished),
-    }
-    results["word_levels"] = _word_levels(folder, results["problems"])
-    results["warnings"] = warnings(results) + _length_warnings(arms) + _data_warnings(folder, results["funnel"])
-    write_atomically(folder.file(RESULTS), json.dumps(results, ensure_ascii=False, indent=1) + "\n")
+    arms = _arms(folder, rows)
+    steps = funnel(folder)
+    problems = _problems(arms, rows)
+    results = Results(
+        schema_version=SCHEMA,
+        run=config.name,
+        tokenskip_version=version("tokenskip"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        hardware=manifest["hardware"],
+        versions=manifest["versions"],
+        config=config.model_dump(mode="json"),
+        backend=config.generate.backend,
+        funnel=tuple(steps),
+        arms=tuple(arms),
+        monotone=monotone(arms),
+        matched=tuple(pareto(arms)),
+        rounds=tuple(_rounds(folder, arms)),
+        samples=tuple(_samples(folder)),
+        problems=tuple(problems),
+        word_levels=_word_levels(folder, problems),
+        warnings=(*warnings(arms), *_data_warnings(folder, steps)),
+    )
+    write_atomically(folder.file(RESULTS), results.to_json())
     return results
 
 
-def _length(folder: RunFolder, arm: Arm, ratio: float) -> Row:
-    """The token cap of a row, and whether it is the full one or the paper's ratio × cap."""
-    full = full_cap(folder.config)
-    cap = arm.token_cap(full, ratio, folder.config.evaluate.length)
-    return {"length": "full" if cap == full else "paper", "token_cap": cap}
+def _finished_rows(folder: RunFolder) -> dict[str, list[Trajectory]]:
+    """Label of a file -> its rows, of every arm and ratio that was evaluated on all problems."""
+    found = {}
+    for arm, ratio in rows_of(list(folder.config.known_arms().values()), folder.config.evaluate.ratios):
+        name = label(arm, ratio)
+        if folder.file(f"{EVAL}/{name}.jsonl").exists():
+            found[name] = list(read_arm(folder, name))
+    size = len(found.get(ORIGINAL.name, ()))
+    return {name: rows for name, rows in found.items() if rows and len(rows) == size}
 
 
-def _length_warnings(arms: Sequence[Mapping[str, Any]]) -> list[str]:
-    shortened = [arm for arm in arms if arm["length"] == "paper" and not arm["arm"].startswith("truncation")]
-    if not shortened:
-        return []
-    names = ", ".join(dict.fromkeys(arm["arm"] for arm in shortened))
-    return [
-        f"The token cap of {names} shrinks with the ratio (the paper's protocol on MATH), so what they save is partly "
-        "truncation: evaluate.length=full separates the two."
+def _arms(folder: RunFolder, rows: Mapping[str, list[Trajectory]]) -> list[ArmResult]:
+    """The numbers of every finished row, in the order of the arms."""
+    known = folder.config.known_arms()
+    # An arm with one row only has no ratio in its summary, so none in its times
+    timings = [
+        row if known[row["arm"]].per_ratio else {**row, "ratio": None}
+        for row in read_timings(folder)
+        if row["arm"] in known  # one that the recipe no longer defines
     ]
+    full, original = full_cap(folder.config), rows[ORIGINAL.name]
+    arms = []
+    for arm, ratio in rows_of(list(known.values()), folder.config.evaluate.ratios):
+        if (name := label(arm, ratio)) in rows:
+            cap = arm.token_cap(full, ratio, folder.config.evaluate.length)
+            arms.append(
+                summarise_arm(
+                    arm,
+                    ratio if arm.per_ratio else None,
+                    rows[name],
+                    original,
+                    timings,
+                    length="full" if cap == full else "paper",
+                    token_cap=cap,
+                    is_closed=_closing(folder.config),
+                )
+            )
+    return arms
 
 
-def _data_warnings(folder: RunFolder, steps: Sequence[Mapping[str, Any]]) -> list[str]:
+def _closing(config: RunConfig) -> Callable[[str], bool] | None:
+    """Whether an output's thinking came to an end; None where the answer is marked otherwise."""
+    tags = config.prompt.think
+    return (lambda output: closing(output, tags) is not None) if config.prompt.answer == "think" else None
+
+
+def _data_warnings(folder: RunFolder, steps: Sequence[FunnelStep]) -> list[str]:
     """Whether the fine-tuning was too short for the ratio to mean anything; `steps` of the funnel."""
-    rows = next((step["count"] for step in steps if step["reason"] == "training rows"), None)
+    rows = next((step.count for step in steps if step.reason == "training rows"), None)
     few = few_steps(rows, folder.config.train) if rows and folder.file(ADAPTER).exists() else None
     return [f"{few}."] if few else []
 
 
-def _rounds(folder: RunFolder, arms: Sequence[Mapping[str, Any]]) -> list[Row]:
+def _rounds(folder: RunFolder, arms: Sequence[ArmResult]) -> Iterator[Round]:
     """Every on-policy round: what was sampled and kept at each ratio, and how its adapter then did on the test."""
     measured = ("n", "accuracy", "accuracy_low", "accuracy_high", "cot_tokens_mean", "achieved_ratio", "ratio_error")
     adopted = folder.config.rounds.count if folder.config.rounds.adopt else None
-    found = []
     for info in round_infos(folder):
-        name = "tokenskip" if info["round"] == adopted else f"tokenskip_round_{info['round']}"
-        by_ratio: dict[str, Row] = {ratio: dict(counts) for ratio, counts in info["by_ratio"].items()}
-        for arm in arms:
-            if arm["arm"] == name:
-                by_ratio.setdefault(str(arm["ratio"]), {}).update({key: arm[key] for key in measured})
-        found.append({**info, "arm": name, "by_ratio": by_ratio})
-    return found
+        of_round = [arm for arm in arms if round_number(arm.weights) == info["round"]]
+        if info["round"] == adopted:
+            main = main_arm(arms)
+            of_round = [arm for arm in arms if arm.arm == main]
+        by_ratio = {ratio: dict(counts) for ratio, counts in info["by_ratio"].items()}
+        for arm in of_round:
+            by_ratio.setdefault(str(arm.ratio), {}).update({key: getattr(arm, key) for key in measured})
+        name = of_round[0].arm if of_round else None
+        yield Round.model_validate({**info, "arm": name, "by_ratio": by_ratio})
 
 
-def load_results(path: Path | str) -> dict[str, Any]:
-    """`results.json` of a run folder.
-
-    Raises:
-        RunError: there is none, or it is not readable.
-    """
-    file = Path(path) / RESULTS
-    try:
-        results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{path} has no {RESULTS}: run `tokenskip report {path}` first") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from None
-    return results
-
-
-def funnel(folder: RunFolder) -> list[dict[str, Any]]:
+def funnel(folder: RunFolder) -> list[FunnelStep]:
     """From generated trajectories to training rows: how many were left out at each step, and why."""
     reasons: Counter[str] = Counter()
     generated = rejected = cuts = 0
     for trajectory in folder.trajectories():
         generated += 1
         reasons[trajectory.dropped or "correct"] += 1
-    steps = [{"reason": "generated", "count": generated}, {"reason": "correct", "count": reasons.pop("correct", 0)}]
-    steps += [{"reason": reason, "count": count} for reason, count in reasons.most_common()]
+    steps = [("generated", generated), ("correct", reasons.pop("correct", 0)), *reasons.most_common()]
     if folder.file(PRUNED).exists():
         for row in read_rows(folder.file(PRUNED)):
             cuts += len(row.get("pruned", ()))
             rejected += sum(1 for cut in row.get("pruned", ()) if cut["rejected"])
-        steps += [{"reason": "pruned texts", "count": cuts}, {"reason": "rejected by the verifier", "count": rejected}]
+        steps += [("pruned texts", cuts), ("rejected by the verifier", rejected)]
     if folder.file(TRAIN).exists():
-        steps.append({"reason": "training rows", "count": sum(1 for _ in read_rows(folder.file(TRAIN)))})
-    return steps
+        steps.append(("training rows", sum(1 for _ in read_rows(folder.file(TRAIN)))))
+    return [FunnelStep(reason=reason, count=count) for reason, count in steps]
 
 
-def _finished_rows(folder: RunFolder) -> dict[str, list[Trajectory]]:
-    """Label -> completions of every row that was evaluated on as many problems as the original."""
-    found = {}
-    for arm, ratio in rows_of(list(folder.config.known_arms().values()), folder.config.evaluate.ratios):
-        name = label(arm, ratio)
-        if folder.file(f"{EVAL}/{name}.jsonl").exists():
-            found[name] = list(read_arm(folder, name))
-    size = len(found.get("original", ()))
-    return {name: rows for name, rows in found.items() if rows and len(rows) == size}
-
-
-def _samples(folder: RunFolder, finished: dict[str, list[Trajectory]]) -> list[Row]:
+def _samples(folder: RunFolder) -> Iterator[Sample]:
     """A few training chains with what was kept of them at each ratio, and how important every part is."""
     if not (folder.file(PRUNED).exists() and folder.file(SCORES).exists()):
-        return []
-    alive = (one for one in folder.trajectories(SCORES, PRUNED) if one.scores and one.pruned)
-    wanted = sorted(islice(alive, 64), key=lambda one: -len(one.pruned))[:N_SAMPLES]
-    return [
-        {
-            "id": one.id,
-            "question": one.question,
-            "gold": one.gold,
-            "cot": one.cot,
-            "kept_by_ratio": {str(cut.ratio): [list(span) for span in cut.kept] for cut in one.pruned if cut.ratio < 1},
-            "importance": [[start, end, float(f"{value:.3g}")] for start, end, value in one.scores.spans],
-            "outputs": {},
-        }
-        for one in wanted
-        if one.scores
-    ]
+        return
+    alive = (row for row in folder.trajectories(SCORES, PRUNED) if row.scores and row.pruned)
+    for row in sorted(islice(alive, 64), key=lambda row: -len(row.pruned))[:N_SAMPLES]:
+        assert row.scores is not None
+        yield Sample(
+            id=row.id,
+            question=row.question,
+            gold=row.gold,
+            cot=row.cot[:SAMPLE_CHARS],
+            n_chars_left_out=max(0, len(row.cot) - SAMPLE_CHARS),
+            kept_by_ratio={str(cut.ratio): _within(cut.kept) for cut in row.pruned if cut.ratio < 1},
+            importance=tuple(
+                (start, min(end, SAMPLE_CHARS), float(f"{value:.3g}"))
+                for start, end, value in row.scores.spans
+                if start < SAMPLE_CHARS
+            ),
+        )
 
 
-def _problems(finished: dict[str, list[Trajectory]]) -> list[Row]:
+def _within(ranges: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """The part of some character ranges that a sample shows."""
+    return tuple((start, min(end, SAMPLE_CHARS)) for start, end in ranges if start < SAMPLE_CHARS)
+
+
+def shortened(text: str, limit: int) -> str:
+    """`text`, or its first `limit` characters and how many more there are."""
+    return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} more characters)"
+
+
+def _problems(arms: Sequence[ArmResult], rows: Mapping[str, list[Trajectory]]) -> list[ShownProblem]:
     """The first problems with every row's output, for the report's browser; flips from right to wrong come first."""
-    names = [name for name in finished if not name.startswith("truncation")]
-    ours: Sequence[Trajectory] = finished.get("tokenskip-0.6") or finished["original"]
-    order = sorted(range(len(ours)), key=lambda i: (_is_right(ours[i]) or not _is_right(finished["original"][i]), i))
-    return [
-        {
-            "id": finished["original"][i].id,
-            "question": finished["original"][i].question,
-            "gold": finished["original"][i].gold,
-            "level": finished["original"][i].level,
-            "arms": {name.replace("-", " "): _shown(finished[name][i]) for name in names},
-        }
-        for i in order[:N_PROBLEMS]
-    ]
+    shown = {arm.label: rows[_file(arm)] for arm in arms if arm.shortened_by != "truncation"}
+    original, pair = rows[ORIGINAL.name], headline(arms)
+    main = shown[pair[1].label] if pair else original
+    order = sorted(range(len(main)), key=lambda i: (_is_right(main[i]) or not _is_right(original[i]), i))
+    problems: list[ShownProblem] = []
+    room = PROBLEMS_CHARS
+    for i in order[:N_PROBLEMS]:
+        outputs = {name: _output(written[i]) for name, written in shown.items()}
+        room -= sum(len(output.output) for output in outputs.values()) + len(original[i].question)
+        if problems and room < 0:
+            break
+        row = original[i]
+        problem = ShownProblem(id=row.id, question=row.question, gold=row.gold, level=row.level, arms=outputs)
+        problems.append(problem)
+    return problems
 
 
-def _word_levels(folder: RunFolder, problems: Sequence[Row]) -> dict[str, int]:
+def _file(arm: ArmResult) -> str:
+    """The name of an arm's file of rows."""
+    return arm.label.replace(" ", "-")
+
+
+def _word_levels(folder: RunFolder, problems: Sequence[ShownProblem]) -> dict[str, int]:
     """How important the run's scorer finds the words of the problems' outputs; empty before anything is scored."""
     if not folder.file(SCORES).exists():
         return {}
-    outputs = (shown["output"] for problem in problems for shown in problem["arms"].values())
-    return word_levels((one for one in folder.trajectories(SCORES) if one.scores), outputs)
+    outputs = (shown.output for problem in problems for shown in problem.arms.values())
+    return word_levels((row for row in folder.trajectories(SCORES) if row.scores), outputs)
 
 
-def _shown(one: Trajectory) -> Row:
-    return {"correct": _is_right(one), "n_cot_tokens": one.n_cot_tokens, "output": one.output}
+def _output(row: Trajectory) -> Output:
+    correct = row.grade.correct if row.grade else None
+    return Output(correct=correct, n_cot_tokens=row.n_cot_tokens, output=shortened(row.output, OUTPUT_CHARS))
 
 
-def _is_right(one: Trajectory) -> bool:
-    return bool(one.grade and one.grade.correct)
+def _is_right(row: Trajectory) -> bool:
+    return bool(row.grade and row.grade.correct)

@@ -11,15 +11,14 @@ RESAMPLES = 10_000
 Array = npt.NDArray[np.float64]
 
 
-def wilson(k: float, n: float) -> tuple[float, float]:
+def wilson(k: int, n: int) -> tuple[float, float]:
     """The 95% Wilson score interval of `k` successes in `n`; (0, 1) when nothing was tried."""
+    from scipy.stats import binomtest
+
     if n == 0:
         return 0.0, 1.0
-    p, z2 = k / n, Z95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * (p * (1 - p) / n + z2 / (4 * n * n)) ** 0.5
-    # At 0 and n the bound is exactly 0 and 1; floating point misses it by 1e-17.
-    return (0.0 if k == 0 else max(0.0, centre - half)), (1.0 if k == n else min(1.0, centre + half))
+    interval = binomtest(k, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def mcnemar_exact(lost: int, gained: int) -> float:
@@ -50,7 +49,11 @@ def clustered_wilson(means: Array, n_rows: int) -> tuple[float, float]:
     if not n_problems:
         return 0.0, 1.0
     p = float(means.mean())
+    if n_rows == n_problems or p in (0, 1):  # one sample each; or all alike, which several samples do not make surer
+        return wilson(round(p * n_problems), n_problems)
     variance = float(means.var(ddof=1)) / n_problems if n_problems > 1 else 0.0
-    certain = n_rows if 0 < p < 1 else n_problems
-    n = min(max(p * (1 - p) / variance, n_problems), n_rows) if variance else certain
-    return wilson(p * n, n)
+    n = min(max(p * (1 - p) / variance, n_problems), n_rows) if variance else n_rows
+    # Wilson's formula by hand: scipy takes whole numbers only, and what the rows are worth is none.
+    centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * (p * (1 - p) / n + Z95**2 / (4 * n * n)) ** 0.5
+    return centre - half, centre + half

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from tokenskip.types import Trajectory
 
 LEVELS = 5
+LONGEST_WORD = 40
+"""Characters; what is longer is a text without spaces and not looked up."""
 _WORD = re.compile(r"\S+")
 
 
@@ -27,23 +29,23 @@ def word_levels(scored: Iterable[Trajectory], texts: Iterable[str]) -> dict[str,
     """Level 0-4 of every word of `texts` that occurs in the scored chains, five levels over the words of the chains."""
     total: dict[str, float] = defaultdict(float)
     seen: dict[str, int] = defaultdict(int)
-    for one in scored:
-        for word, rank in _ranks(one):
+    for trajectory in scored:
+        for word, rank in _ranks(trajectory):
             total[word] += rank
             seen[word] += 1
     means = {word: total[word] / seen[word] for word in total}
     ordered = sorted(means.values())
     edges = [ordered[len(ordered) * k // LEVELS] for k in range(1, LEVELS)] if ordered else []
-    wanted = {word_key(word) for text in texts for word in _WORD.findall(text)}
+    wanted = {word_key(word) for text in texts for word in _WORD.findall(text) if len(word) <= LONGEST_WORD}
     return {word: bisect_right(edges, means[word]) for word in sorted(wanted) if word in means}
 
 
-def _ranks(one: Trajectory) -> Iterable[tuple[str, float]]:
+def _ranks(trajectory: Trajectory) -> Iterable[tuple[str, float]]:
     """(word, mean rank of its scored parts within the chain) of every word of one chain that has any."""
-    spans = one.scores.spans if one.scores else ()
+    spans = trajectory.scores.spans if trajectory.scores else ()
     values = sorted(span.value for span in spans)
     at = 0
-    for word in _WORD.finditer(one.cot):
+    for word in _WORD.finditer(trajectory.cot):
         while at < len(spans) and spans[at].end <= word.start():
             at += 1
         ranks, k = [], at

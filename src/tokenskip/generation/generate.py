@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from typing import TypeVar
 
 from tokenskip.config import PromptConfig
@@ -17,7 +18,7 @@ from tokenskip.engine import Work
 from tokenskip.errors import TokenskipError
 from tokenskip.generation.split import UNCLOSED, split_completion
 from tokenskip.run import Run
-from tokenskip.store import COMPLETIONS, Row, trajectory_row
+from tokenskip.storage.store import COMPLETIONS, Row, trajectory_row
 from tokenskip.types import Backend, Completion, Problem, Prompt, Sampling, TokenCounter, Trajectory
 
 Item = TypeVar("Item")
@@ -25,9 +26,13 @@ Result = TypeVar("Result")
 
 
 def run(run: Run) -> None:
-    """Stage 1. Raises DataError when the task has no problems, or a bad line."""
+    """Stage 1.
+
+    Raises:
+        DataError: the task has no problems, or a bad line. RunError: others than the run was begun with.
+    """
     settings = run.config.generate
-    total = sum(1 for _ in run.problems("train")) * settings.samples  # a bad line is reported before any work
+    total = run.check_problems("train") * settings.samples  # a bad line is reported before any work
     problems = repeat(run.problems("train"), settings.samples)
     pending = run.folder.pending(COMPLETIONS, problems, 4 * settings.batch_size)
     for rows in run.map(completing, pending, "generate", total):
@@ -54,47 +59,14 @@ def completing(run: Run) -> Work:
 
 
 def repeat(problems: Iterable[Problem], samples: int) -> Iterator[Problem]:
-    """Every problem `samples` times, told apart by `#k` behind the id; just the problems for one sample."""
-    for problem in problems:
-        if samples == 1:
-            yield problem
-        else:
-            yield from (replace(problem, id=f"{problem.id}#{k}") for k in range(samples))
+    """Every problem `samples` times in a row, told apart by its sample number."""
+    return (replace(problem, sample=k) if k else problem for problem in problems for k in range(samples))
 
 
-def repeat_in_passes(problems: Sequence[Problem], samples: int) -> Iterator[Problem]:
+def repeat_in_passes(problems: Callable[[], Iterable[Problem]], samples: int) -> Iterator[Problem]:
     """As `repeat`, all problems once, then all of them again: a batch then holds a problem once."""
     for k in range(samples):
-        yield from repeat_pass(problems, k, samples)
-
-
-def repeat_pass(problems: Iterable[Problem], k: int, samples: int) -> Iterator[Problem]:
-    """The k-th of several passes over the problems: `#k` stands behind the ids unless there is one pass only."""
-    return (problem if samples == 1 else replace(problem, id=f"{problem.id}#{k}") for problem in problems)
-
-
-def complete_samples(
-    problems: Sequence[Problem],
-    prompts: Sequence[Prompt],
-    backend: Backend,
-    sampling: Sampling,
-    config: PromptConfig,
-    count: TokenCounter,
-    samples: int,
-) -> list[Trajectory]:
-    """`complete`, the k-th samples (`#k` in the id) with a seed of their own: equal batches would come out equal."""
-    if samples == 1:
-        return complete(problems, prompts, backend, sampling, config, count)
-    groups: dict[int, list[int]] = {}
-    for i, problem in enumerate(problems):
-        groups.setdefault(int(problem.id.rpartition("#")[2]), []).append(i)
-    done: dict[int, Trajectory] = {}
-    for sample, group in groups.items():
-        seeded = replace(sampling, seed=sampling.seed + sample)
-        chosen = [problems[i] for i in group]
-        rows = complete(chosen, [prompts[i] for i in group], backend, seeded, config, count)
-        done |= zip(group, rows, strict=True)
-    return [done[i] for i in range(len(problems))]
+        yield from (replace(problem, sample=k) if k else problem for problem in problems())
 
 
 def complete(
@@ -106,11 +78,36 @@ def complete(
     count: TokenCounter,
 ) -> list[Trajectory]:
     """One ungraded trajectory per problem and prompt; a completion that failed is kept as such, with the error."""
-    completions = answer(backend, prompts, sampling)
+    completions = ask(problems, prompts, backend, sampling)
     return [
         trajectory_of(problem, prompt.ratio, completion, config, count)
         for problem, prompt, completion in zip(problems, prompts, completions, strict=True)
     ]
+
+
+def ask(
+    problems: Sequence[Problem], prompts: Sequence[Prompt], backend: Backend, sampling: Sampling
+) -> list[Completion]:
+    """One completion a problem and prompt, each with a seed of its own.
+
+    Samples of one number are asked for together, and with another seed for each number, for backends that know one seed
+    a call only.
+    """
+    groups: dict[int, list[int]] = {}
+    for i, problem in enumerate(problems):
+        groups.setdefault(problem.sample, []).append(i)
+    completions: dict[int, Completion] = {}
+    for sample, group in groups.items():
+        seeded = [replace(prompts[i], seed=seed_of(sampling.seed, problems[i])) for i in group]
+        found = answer(backend, seeded, replace(sampling, seed=sampling.seed + sample))
+        completions |= zip(group, found, strict=True)
+    return [completions[i] for i in range(len(problems))]
+
+
+def seed_of(seed: int, problem: Problem) -> int:
+    """The seed of one completion: of the run, the problem and the sample, whatever batch it is in; below 2**31."""
+    spelled = f"{seed}\0{problem.id}\0{problem.sample}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(spelled, digest_size=4).digest(), "big") >> 1
 
 
 def answer(backend: Backend, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
@@ -162,6 +159,7 @@ def trajectory_of(
     split = split_completion(completion.text, completion.finish, config)
     trajectory = Trajectory(
         id=problem.id,
+        sample=problem.sample,
         question=problem.question,
         gold=problem.gold,
         level=problem.level,

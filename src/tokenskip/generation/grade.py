@@ -26,9 +26,9 @@ from tokenskip.config import PromptConfig
 from tokenskip.engine import Work
 from tokenskip.errors import DataError
 from tokenskip.generation.split import NO_ANSWER, TRUNCATED
-from tokenskip.jsonl import UniqueIds, is_no_number, text_field
 from tokenskip.run import Run
-from tokenskip.store import COMPLETIONS, TRAJECTORIES, Row, grade_row, read_rows, trajectory_from_row
+from tokenskip.storage.jsonl import UniqueIds, is_no_number, text_field
+from tokenskip.storage.store import COMPLETIONS, TRAJECTORIES, Row, grade_row, read_rows, trajectory_from_row
 from tokenskip.types import Grade, Task, Trajectory
 
 WINDOW = 256
@@ -36,7 +36,8 @@ WINDOW = 256
 
 
 def run(run: Run) -> None:
-    """Stage 2. Raises StageError when nothing has been generated."""
+    """Stage 2. Raises StageError when nothing has been generated, or not all of it."""
+    run.folder.completions()
     completions = map(trajectory_from_row, read_rows(run.folder.require(COMPLETIONS)))
     for rows in run.map(grading, run.folder.pending(TRAJECTORIES, completions, WINDOW), "grade"):
         run.folder.append(TRAJECTORIES, rows)

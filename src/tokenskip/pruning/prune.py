@@ -14,7 +14,7 @@ from tokenskip.engine import Work
 from tokenskip.pruning.corpus import corpus_thresholds, draw_ratio, prune_trajectory
 from tokenskip.pruning.score import need_correct
 from tokenskip.run import Run
-from tokenskip.store import PRUNED, SCORES, TRAIN, Row, pruned_row, write_rows
+from tokenskip.storage.store import PRUNED, SCORES, TRAIN, Row, pruned_row, write_rows
 from tokenskip.training.dataset import training_rows
 from tokenskip.types import Trajectory
 
@@ -63,5 +63,6 @@ def _prune(run: Run, trajectory: Trajectory, thresholds: Mapping[float, float] |
     settings = run.config.prune
     ratios = settings.ratios
     if settings.per_trajectory == "one":
-        ratios = (draw_ratio(trajectory.id, ratios, run.config.seed),)
+        key = trajectory.id if not trajectory.sample else f"{trajectory.id}\0{trajectory.sample}"
+        ratios = (draw_ratio(key, ratios, run.config.seed),)
     return prune_trajectory(trajectory, ratios, run.count, settings, thresholds)

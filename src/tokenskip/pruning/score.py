@@ -18,7 +18,7 @@ from tokenskip.errors import StageError
 from tokenskip.generation.generate import one_by_one
 from tokenskip.plugins import make_scorer
 from tokenskip.run import Run
-from tokenskip.store import SCORES, TRAJECTORIES, Row, read_rows, scores_row
+from tokenskip.storage.store import SCORES, TRAJECTORIES, Row, read_rows, scores_row
 from tokenskip.types import Scores, Trajectory
 
 WINDOW = 256

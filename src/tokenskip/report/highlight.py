@@ -5,12 +5,12 @@ Pure: a sample of `results.json` in, pieces of text out. `report.html` and `exam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-HEADLINE_RATIO = 0.6
-"""The ratio that pages speak about and show first: fixed beforehand, so that nobody picks the best one afterwards."""
+from tokenskip.evaluation.comparisons import HEADLINE_RATIO
+from tokenskip.evaluation.schema import Sample
 
 
 class Segment(NamedTuple):
@@ -22,19 +22,29 @@ class Segment(NamedTuple):
     level: int
 
 
-def sample_view(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """A sample as the page shows it: its ratios ascending, its CoT in segments, and the ratio shown first."""
-    ratios = sorted(sample.get("kept_by_ratio") or {}, key=float)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleView:
+    """A sample as pages show it: its ratios ascending, its CoT in segments, and the number of the ratio shown first."""
+
+    sample: Sample
+    ratios: tuple[str, ...]
+    shown: int
+    segments: list[Segment]
+
+
+def sample_view(sample: Sample) -> SampleView:
+    """How a sample is shown, first at the ratio nearest to the headline's."""
+    ratios = tuple(sorted(sample.kept_by_ratio, key=float))
     shown = min(range(len(ratios)), key=lambda k: abs(float(ratios[k]) - HEADLINE_RATIO), default=0)
-    return {**sample, "ratios": ratios, "shown": shown, "segments": segments(sample, ratios)}
+    return SampleView(sample=sample, ratios=ratios, shown=shown, segments=segments(sample, ratios))
 
 
-def segments(sample: Mapping[str, Any], ratios: Sequence[str]) -> list[Segment]:
+def segments(sample: Sample, ratios: tuple[str, ...]) -> list[Segment]:
     """The CoT cut wherever importance or being kept changes; the texts concatenate to the CoT."""
-    cot, spans = sample["cot"], sample.get("importance") or []
+    cot, spans = sample.cot, sample.importance
     masks, values = [0] * len(cot), [-1] * len(cot)
     for bit, ratio in enumerate(ratios):
-        for start, end in sample["kept_by_ratio"][ratio]:
+        for start, end in sample.kept_by_ratio[ratio]:
             for position in range(max(0, start), min(end, len(cot))):
                 masks[position] |= 1 << bit
     for index, (start, end, _) in enumerate(spans):

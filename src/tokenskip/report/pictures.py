@@ -7,65 +7,78 @@ writes them beside the page.
 from __future__ import annotations
 
 import warnings as python_warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenskip.evaluation.metrics import takes_ratio
+from tokenskip.evaluation.comparisons import by_arm, main_arm
+from tokenskip.evaluation.schema import ArmResult, Results, Sample
 from tokenskip.report.highlight import sample_view
+from tokenskip.terminal import printable
 
-# Okabe and Ito's palette, told apart with any colour vision: (on light, on dark). An arm keeps its colour in all runs.
-COLOURS = {
-    "original": ("#3f4854", "#c9d1db"),
-    "tokenskip": ("#0072b2", "#4aa8e0"),
-    "random": ("#c98500", "#e8a92e"),
-    "truncation": ("#d55e00", "#ee8340"),
-    "truncation_forced": ("#b8608f", "#dd94bd"),
-    "prompt_be_concise": ("#00875f", "#2dbd92"),
-    "marker_only": ("#6a5acd", "#a99cf0"),
-}
-SPARE_COLOURS = (("#8a6d1a", "#cdb25c"), ("#2a8a9a", "#66c5d4"), ("#9a3b3b", "#dd8585"), ("#6b7a2a", "#b0c062"))
+# Okabe and Ito's palette, told apart with any colour vision: (on light, on dark).
+ORIGINAL_COLOUR = ("#3f4854", "#c9d1db")
+MAIN_COLOUR = ("#0072b2", "#4aa8e0")
+OTHER_COLOURS = (
+    ("#00875f", "#2dbd92"),
+    ("#6a5acd", "#a99cf0"),
+    ("#d55e00", "#ee8340"),
+    ("#b8608f", "#dd94bd"),
+    ("#c98500", "#e8a92e"),
+    ("#2a8a9a", "#66c5d4"),
+    ("#8a6d1a", "#cdb25c"),
+    ("#9a3b3b", "#dd8585"),
+    ("#6b7a2a", "#b0c062"),
+)
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+EXAMPLE_CHARS, EXAMPLE_LINES = 3_000, 60
+"""Of a chain, what `example.png` shows: a picture of a longer one could not be opened."""
 
 
-def colour(name: str, names: Sequence[str]) -> tuple[str, str]:
-    """(on light, on dark) of an arm; arms of the user's own take spare colours in order."""
-    unknown = [other for other in names if other not in COLOURS]
-    return COLOURS[name] if name in COLOURS else SPARE_COLOURS[unknown.index(name) % len(SPARE_COLOURS)]
+def colours(arms: Sequence[ArmResult]) -> dict[str, tuple[str, str]]:
+    """Arm -> (on light, on dark): the original's and the main arm's are always the same, the others' by their order."""
+    main, chosen, others = main_arm(arms), {}, 0
+    for name, rows in by_arm(arms).items():
+        if rows[0].role == "original":
+            chosen[name] = ORIGINAL_COLOUR
+        elif name == main:
+            chosen[name] = MAIN_COLOUR
+        else:
+            chosen[name] = OTHER_COLOURS[others % len(OTHER_COLOURS)]
+            others += 1
+    return chosen
 
 
-def draw_curve(results: Mapping[str, Any], target: Path) -> None:
+def draw_curve(results: Results, target: Path) -> None:
     """Accuracy against mean CoT tokens, one line an arm, with 95% intervals."""
     figure, axes = _axes("CoT tokens, mean", "accuracy, %")
-    names = list(dict.fromkeys(arm["arm"] for arm in results["arms"]))
-    for index, name in enumerate(names):
-        arms = [arm for arm in results["arms"] if arm["arm"] == name and arm["n"]]
-        arms.sort(key=lambda arm: arm["ratio"] or 1.0)
-        y = [100 * arm["accuracy"] for arm in arms]
-        low = [max(0.0, 100 * (arm["accuracy"] - arm["accuracy_low"])) for arm in arms]
-        high = [max(0.0, 100 * (arm["accuracy_high"] - arm["accuracy"])) for arm in arms]
-        style = {"color": colour(name, names)[0], "marker": MARKERS[index % len(MARKERS)], "label": name}
-        lead: dict[str, Any] = {"linewidth": 2.2, "zorder": 3} if name == "tokenskip" else {"linewidth": 1.2}
-        if name == "original":  # a ring, because TokenSkip at γ = 1 lies on the same spot
+    main, colour_of = main_arm(results.arms), colours(results.arms)
+    for index, (name, all_rows) in enumerate(by_arm(results.arms).items()):
+        rows = sorted((arm for arm in all_rows if arm.n), key=lambda arm: arm.ratio or 1.0)
+        y = [100 * (arm.accuracy or 0) for arm in rows]
+        low = [max(0.0, value - 100 * (arm.accuracy_low or 0)) for value, arm in zip(y, rows, strict=True)]
+        high = [max(0.0, 100 * (arm.accuracy_high or 0) - value) for value, arm in zip(y, rows, strict=True)]
+        style = {"color": colour_of[name][0], "marker": MARKERS[index % len(MARKERS)], "label": name}
+        lead: dict[str, Any] = {"linewidth": 2.2, "zorder": 3} if name == main else {"linewidth": 1.2}
+        if all_rows[0].role == "original":  # a ring, because the trained model at γ = 1 lies on the same spot
             lead |= {"zorder": 4, "markersize": 11, "markerfacecolor": "none", "linestyle": "none"}
-        axes.errorbar([arm["cot_tokens_mean"] for arm in arms], y, yerr=[low, high], capsize=2, **style, **lead)
+        axes.errorbar([arm.cot_tokens_mean for arm in rows], y, yerr=[low, high], capsize=2, **style, **lead)
     axes.set_ylim(-3, 103)
     _save(figure, axes, target)
 
 
-def draw_ratio(results: Mapping[str, Any], target: Path) -> None:
+def draw_ratio(results: Results, target: Path) -> None:
     """Requested against achieved ratio of every arm that takes one."""
     figure, axes = _axes("requested ratio γ", "achieved ratio")
-    names = list(dict.fromkeys(arm["arm"] for arm in results["arms"]))
+    colour_of = colours(results.arms)
     axes.plot([0, 1.05], [0, 1.05], color="#9aa3ad", linestyle="--", linewidth=1, label="as requested")
     asked = [1.0]
-    for index, name in enumerate(names):
-        arms = [arm for arm in results["arms"] if arm["arm"] == name and takes_ratio(name, arm["ratio"])]
-        arms = sorted((arm for arm in arms if arm["achieved_ratio"] is not None), key=lambda arm: arm["ratio"])
-        if arms:
-            x = [arm["ratio"] for arm in arms]
-            style = {"color": colour(name, names)[0], "marker": MARKERS[index % len(MARKERS)], "label": name}
-            axes.plot(x, [arm["achieved_ratio"] for arm in arms], **style)
+    for index, (name, rows) in enumerate(by_arm(results.arms).items()):
+        points = sorted((arm.ratio, arm.achieved_ratio) for arm in rows if arm.ratio and arm.achieved_ratio is not None)
+        if points:
+            x = [ratio for ratio, _ in points]
+            style = {"color": colour_of[name][0], "marker": MARKERS[index % len(MARKERS)], "label": name}
+            axes.plot(x, [achieved for _, achieved in points], **style)
             asked += x
     axes.set_xlim(min(asked) - 0.05, 1.05)
     axes.set_ylim(bottom=max(0.0, min(asked) - 0.15))
@@ -92,16 +105,16 @@ def _save(figure: Any, axes: Any, target: Path) -> None:
     figure.savefig(target, metadata={"Software": None})
 
 
-def draw_example(results: Mapping[str, Any], target: Path) -> None:
+def draw_example(results: Results, target: Path) -> None:
     """The first sample's CoT: kept tokens on blue, skipped ones grey and struck through. An empty note without one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    sample = sample_view((results.get("samples") or [{"cot": "", "question": "No sample was kept."}])[0])
+    view = sample_view(_short(results.samples[0]) if results.samples else _NO_SAMPLE)
     columns, size = 92, 10.0
-    question = _wrap([(sample["question"], "question")], columns, 0)
-    cells = _wrap([(s.text, s.mask >> sample["shown"] & 1) for s in sample["segments"]], columns, question[1] + 1)
+    question = _wrap([(printable(view.sample.question)[:EXAMPLE_CHARS], "question")], columns, 0)
+    cells = _wrap([(printable(s.text), s.mask >> view.shown & 1) for s in view.segments], columns, question[1] + 1)
     rows = cells[1] + 2
     columns = max([48, *(column + len(text) for _, column, text, _ in question[0] + cells[0])])
     # DejaVu Sans Mono, which matplotlib brings along, is 0.602 em wide: one unit of x is one character.
@@ -120,12 +133,23 @@ def draw_example(results: Mapping[str, Any], target: Path) -> None:
         else:
             axes.text(column, row, text, color="#8b939d", **font)
             axes.plot([column, column + len(text.rstrip())], [row, row], color="#b7bec7", linewidth=0.9)
-    if sample["ratios"]:
-        note = f"γ = {sample['ratios'][sample['shown']]}: blue is kept, struck through is skipped"
+    if view.ratios:
+        note = f"γ = {view.ratios[view.shown]}: blue is kept, struck through is skipped"
         axes.text(0, rows - 0.7, note, color="#5a6470", **font)
     with python_warnings.catch_warnings():
         python_warnings.simplefilter("ignore", UserWarning)  # characters the font lacks show as boxes
         figure.savefig(target, metadata={"Software": None})
+
+
+_NO_SAMPLE = Sample(
+    id="", question="No sample was kept.", gold="", cot="", n_chars_left_out=0, kept_by_ratio={}, importance=()
+)
+
+
+def _short(sample: Sample) -> Sample:
+    """The sample with the beginning of its chain; ranges that reach beyond it are cut where they are drawn."""
+    lines = sample.cot[:EXAMPLE_CHARS].split("\n")[:EXAMPLE_LINES]
+    return sample.model_copy(update={"cot": "\n".join(lines)})
 
 
 def _wrap(parts: Sequence[tuple[str, Any]], columns: int, row: int) -> tuple[list[tuple[int, int, str, Any]], int]:

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from tokenskip.errors import ModelError
-from tokenskip.models import load_weights
+from tokenskip.models.loading import load_weights
+from tokenskip.models.weights import reading
 from tokenskip.scorers._causal import batches, check_batch_tokens, check_choice
 from tokenskip.scorers._packed import packed_logits, packs
-from tokenskip.weights import reading
 
 DEFAULT_MODEL = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank"
 DTYPES = ("auto", "float32", "bfloat16", "float16")

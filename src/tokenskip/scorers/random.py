@@ -45,7 +45,8 @@ class RandomScorer:
         return [self._score(trajectory) for trajectory in trajectories]
 
     def _score(self, trajectory: Trajectory) -> Scores:
-        digest = hashlib.sha256(f"{self.seed}\0{trajectory.id}".encode()).digest()
+        sample = f"\0{trajectory.sample}" if trajectory.sample else ""
+        digest = hashlib.sha256(f"{self.seed}\0{trajectory.id}{sample}".encode()).digest()
         draw = random.Random(int.from_bytes(digest[:8], "big"))
         cot = trajectory.cot
         spans = []

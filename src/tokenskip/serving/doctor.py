@@ -15,7 +15,7 @@ from typing import Any
 from tokenskip.backends import _replies as replies
 from tokenskip.client import KEY_VARIABLE, ask, base_url, check_served
 from tokenskip.errors import BackendError
-from tokenskip.prompts import ratio_kwargs
+from tokenskip.prompting.prompts import ratio_kwargs
 
 _QUESTION = [{"role": "user", "content": "Tom has 12 apples. He buys 5 more. How many are there?"}]
 _TEMPLATE = "serve it with the chat_template.jinja that is in the adapter's folder (vLLM: --chat-template FILE; \

@@ -20,13 +20,13 @@ from typing import Any
 
 import yaml
 
-from tokenskip.commands.outputs import check_folder, new_folder
 from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, RunError, StageError, unknown_name
-from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
-from tokenskip.prompts import Prompts
-from tokenskip.serving.chat_template import mark_question
-from tokenskip.store import TRAIN, Row, dump_row, read_rows, run_config
+from tokenskip.models.loading import EMBEDDED, load_tokenizer, resolve_model
+from tokenskip.prompting.chat_template import mark_question
+from tokenskip.prompting.prompts import Prompts
+from tokenskip.storage.outputs import check_folder, new_folder
+from tokenskip.storage.store import TRAIN, Row, dump_row, read_rows, run_config
 
 DATASET = "tokenskip"
 """The name of the data set in LLaMA-Factory's dataset_info.json."""

@@ -15,16 +15,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tokenskip.commands.outputs import new_folder
-from tokenskip.commands.trust import check_trust
 from tokenskip.config import ModelConfig, RunConfig, check_config
 from tokenskip.embedded import adapter_path
 from tokenskip.errors import ModelError, RunError
-from tokenskip.models import EMBEDDED, check_adapter, is_whole, load_model, resolve_model
-from tokenskip.prompts import Prompts
-from tokenskip.serving.chat_template import has_ratio_control
-from tokenskip.store import ADAPTER, TRAIN, is_run, read_manifest, read_rows
-from tokenskip.weights import read_settings, reading
+from tokenskip.models.loading import EMBEDDED, check_adapter, is_whole, load_model, resolve_model
+from tokenskip.models.weights import read_settings, reading
+from tokenskip.prompting.chat_template import has_ratio_control
+from tokenskip.prompting.prompts import Prompts
+from tokenskip.storage.outputs import new_folder
+from tokenskip.storage.store import ADAPTER, TRAIN, is_run, read_manifest, read_rows
+from tokenskip.trust import check_trust
 
 N_PROBES = 4
 LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,14 @@ from tokenskip import plugins
 from tokenskip.client import lora_rank
 from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError
-from tokenskip.models import EMBEDDED
-from tokenskip.report.page import markdown_table, num, pct, signed
+from tokenskip.evaluation.comparisons import headline_rows, main_arm, original_of
+from tokenskip.evaluation.schema import ArmResult, Results
+from tokenskip.models.loading import EMBEDDED
+from tokenskip.report.tables import markdown_table
+from tokenskip.report.text import num, pct, points, signed
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
 _PRIVATE = {"url", "served", "extra", "concurrency", "retries", "timeout_s"}
-_SHOWN = ("original", "tokenskip", "random", "prompt_be_concise", "truncation_forced")
 
 
 def base_model_of(config: RunConfig, given: str | None, *, whole: bool) -> str | None:
@@ -47,7 +48,7 @@ def base_model_of(config: RunConfig, given: str | None, *, whole: bool) -> str |
     )
 
 
-def write_card(config: RunConfig, results: Mapping[str, Any], repo: str, base: str | None, *, whole: bool) -> str:
+def write_card(config: RunConfig, results: Results, repo: str, base: str | None, *, whole: bool) -> str:
     """The model card, with the hub's metadata in front."""
     parts = [
         f"---\n{_metadata(config, results, repo, base, whole=whole)}---\n",
@@ -61,35 +62,40 @@ def write_card(config: RunConfig, results: Mapping[str, Any], repo: str, base: s
     return "\n".join(parts)
 
 
-def _metadata(config: RunConfig, results: Mapping[str, Any], repo: str, base: str | None, *, whole: bool) -> str:
+def _metadata(config: RunConfig, results: Results, repo: str, base: str | None, *, whole: bool) -> str:
+    """The hub's metadata as YAML: what was trained, on what, and two numbers for each ratio."""
+    from huggingface_hub import EvalResult, ModelCardData
+
     train, test = _datasets(config)
-    data: dict[str, Any] = {"library_name": "transformers" if whole else "peft", "pipeline_tag": "text-generation"}
-    if base:
-        data |= {"base_model": base, "base_model_relation": "finetune" if whole else "adapter"}
-    if train:
-        data["datasets"] = [train]
-    data["tags"] = ["tokenskip", "chain-of-thought", "efficient-reasoning"]
+    dataset = test or config.task.name
     entries = [
-        {
-            "task": {"type": "text-generation"},
-            "dataset": {"type": test or config.task.name, "name": f"{test or config.task.name} (test)"},
-            "metrics": [
-                {
-                    "type": "accuracy",
-                    "name": f"accuracy at compression_ratio {arm['ratio']}",
-                    "value": round(arm["accuracy"], 4),
-                },
-                {
-                    "type": "cot-tokens",
-                    "name": f"mean CoT tokens at compression_ratio {arm['ratio']}",
-                    "value": round(arm["cot_tokens_mean"], 2),
-                },
-            ],
-        }
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=dataset,
+            dataset_name=f"{dataset} (test)",
+            dataset_config=f"compression_ratio {arm.ratio}",
+            metric_type=kind,
+            metric_name=f"{what} at compression_ratio {arm.ratio}",
+            metric_value=value,
+        )
         for arm in _ours(results)
+        for kind, what, value in (
+            ("accuracy", "accuracy", round(arm.accuracy or 0, 4)),
+            ("cot-tokens", "mean CoT tokens", round(arm.cot_tokens_mean or 0, 2)),
+        )
     ]
-    data["model-index"] = [{"name": repo.rpartition("/")[2], "results": entries}]
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    relation: dict[str, Any] = {"base_model_relation": "finetune" if whole else "adapter"} if base else {}
+    data = ModelCardData(
+        library_name="transformers" if whole else "peft",
+        pipeline_tag="text-generation",
+        base_model=base,
+        datasets=[train] if train else None,
+        tags=["tokenskip", "chain-of-thought", "efficient-reasoning"],
+        model_name=repo.rpartition("/")[2],
+        eval_results=entries or None,
+        **relation,
+    )
+    return str(data.to_yaml()) + "\n"
 
 
 def _about(config: RunConfig, base: str | None, *, whole: bool) -> str:
@@ -99,25 +105,27 @@ def _about(config: RunConfig, base: str | None, *, whole: bool) -> str:
     return (
         f"A {kind} that lets {of} write a chosen share γ of its usual chain of thought (CoT). It was trained with\n"
         "tokenskip after TokenSkip ([Xia et al., EMNLP 2025](https://arxiv.org/abs/2502.12067)): the model's own\n"
-        "correct chains, pruned to γ of their tokens, behind `question <eos> γ <eos>`. γ is chosen per request.\n"
+        "correct chains, pruned to γ of their tokens, after `question <eos> γ <eos>`. γ is chosen per request.\n"
     )
 
 
-def _results(results: Mapping[str, Any]) -> str:
-    shown = [arm for arm in results["arms"] if arm["arm"] in _SHOWN]
-    n = results["arms"][0]["n_problems"]
+def _results(results: Results) -> str:
+    original = original_of(results.arms)
+    n = num(original.n_problems if original else 0)
     text = (
-        f"The same {n:,} problems for every row, accuracy with its 95% interval; *achieved ratio* is mean CoT tokens\n"
+        f"The same {n} problems for every row, accuracy with its 95% interval; *achieved ratio* is mean CoT tokens\n"
         "over the original's.\n\n"
-        f"{markdown_table({**results, 'arms': shown})}\n"
+        f"{markdown_table(headline_rows(results.arms))}\n"
     )
-    ours = [arm for arm in _ours(results) if arm["ratio"] < 1 and arm["difference"] is not None]
-    if ours:
+    shorter = [arm for arm in _ours(results) if (arm.ratio or 1) < 1 and arm.difference is not None]
+    if shorter:
         text += "Differences to the original on the same problems, in points of accuracy:\n\n"
-        for arm in ours:
-            change, low, high = (signed(100 * arm[key]) for key in ("difference", "difference_low", "difference_high"))
-            text += f"- γ = {arm['ratio']}: {change} [{low}, {high}], {num(arm['cot_tokens_mean'], 1)} CoT tokens\n"
-    return text + ("" if not results["warnings"] else "\n" + "".join(f"- ! {one}\n" for one in results["warnings"]))
+        for arm in shorter:
+            change, low, high = (
+                signed(points(value)) for value in (arm.difference, arm.difference_low, arm.difference_high)
+            )
+            text += f"- γ = {arm.ratio}: {change} [{low}, {high}], {num(arm.cot_tokens_mean, 1)} CoT tokens\n"
+    return text + ("" if not results.warnings else "\n" + "".join(f"- ! {warning}\n" for warning in results.warnings))
 
 
 def _usage(config: RunConfig, repo: str, base: str | None, *, whole: bool) -> str:
@@ -172,8 +180,8 @@ client.chat.completions.create(
 """
 
 
-def _recipe(config: RunConfig, results: Mapping[str, Any]) -> str:
-    funnel = "; ".join(f"{step['count']:,} {step['reason']}" for step in results["funnel"])
+def _recipe(config: RunConfig, results: Results) -> str:
+    funnel = "; ".join(f"{step.count:,} {step.reason}" for step in results.funnel)
     settings = _differing(config.model_dump(mode="json"), RunConfig().model_dump(mode="json"))
     settings.pop("evaluate", None)
     model = settings.get("model", {})
@@ -185,7 +193,7 @@ def _recipe(config: RunConfig, results: Mapping[str, Any]) -> str:
     options = settings.get("generate", {}).get("options", {})
     for key in _PRIVATE & options.keys():
         del options[key]
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items() if version)
     return (
         f"Data: {funnel}.\n\nSettings that differ from tokenskip's defaults (method {config.train.method}, rank "
         f"{config.train.rank}, learning rate {config.train.learning_rate:g}, epochs {config.train.epochs:g}, scorer "
@@ -194,25 +202,28 @@ def _recipe(config: RunConfig, results: Mapping[str, Any]) -> str:
     )
 
 
-def _limits(config: RunConfig, results: Mapping[str, Any]) -> str:
-    drift = [arm for arm in _ours(results) if arm["achieved_ratio"] is not None]
-    worst = max(drift, key=lambda arm: abs(arm["achieved_ratio"] - arm["ratio"]), default=None)
-    lines = [f"One seed ({config.seed}), greedy decoding, one set of problems; other questions were not tried."]
-    if worst:
+def _limits(config: RunConfig, results: Results) -> str:
+    decoding = f"temperature {config.evaluate.temperature:g}" if config.evaluate.temperature else "greedy decoding"
+    lines = [f"One seed ({config.seed}), {decoding}, one set of problems; other questions were not tried."]
+    drift = [(abs(arm.ratio_error), arm) for arm in _ours(results) if arm.ratio_error is not None]
+    if drift:
+        worst = max(drift, key=lambda pair: pair[0])[1]
         lines.append(
-            f"The ratio asked for is not the ratio written: at γ = {worst['ratio']} it was "
-            f"{num(worst['achieved_ratio'], 2)}, the largest deviation."
+            f"The ratio asked for is not the ratio written: at γ = {worst.ratio} it was "
+            f"{num(worst.achieved_ratio, 2)}, the largest deviation."
         )
-    original = results["arms"][0]
-    lines.append(f"The model before training solved {pct(original['accuracy'])} of these problems.")
+    if original := original_of(results.arms):
+        lines.append(f"The model before training solved {pct(original.accuracy)} of these problems.")
     lines.append("A pruned chain reads worse, and may leave out a step or a word that a reader would need.")
     if config.model.path == EMBEDDED:
         lines.append("The base is a tiny model that knows one kind of story: any other question gets nonsense.")
     return "".join(f"- {line}\n" for line in lines)
 
 
-def _ours(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [arm for arm in results["arms"] if arm["arm"] == "tokenskip"]
+def _ours(results: Results) -> list[ArmResult]:
+    """The rows of the arm that the model was trained for."""
+    main = main_arm(results.arms)
+    return [arm for arm in results.arms if arm.arm == main]
 
 
 def _datasets(config: RunConfig) -> tuple[str | None, str | None]:

@@ -28,13 +28,13 @@ from tokenskip.config import PromptConfig, RunConfig, check_config, lay_over
 from tokenskip.embedded import family
 from tokenskip.errors import ConfigError, ModelError
 from tokenskip.generation.split import split_completion
-from tokenskip.models import EMBEDDED, load_tokenizer, resolve_model
+from tokenskip.models.loading import EMBEDDED, load_tokenizer, resolve_model
 from tokenskip.plugins import make_backend
-from tokenskip.prompts import Prompts, chat_turns, prompt_kwargs
-from tokenskip.serving.chat_template import TemplateSettings, read_settings
+from tokenskip.prompting.chat_template import TemplateSettings, read_settings
+from tokenskip.prompting.prompts import Prompts, chat_turns, prompt_kwargs
 from tokenskip.serving.doctor import diagnose
 from tokenskip.serving.merge import Trained, find_adapter
-from tokenskip.store import COMPLETIONS, read_rows
+from tokenskip.storage.store import COMPLETIONS, read_rows
 from tokenskip.terminal import one_line
 from tokenskip.tokens import token_counter
 from tokenskip.types import Completion, Finish

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from tokenskip.client import redact
 from tokenskip.errors import RunError
-from tokenskip.evaluation.results import load_results
+from tokenskip.evaluation.schema import load_results
 from tokenskip.serving.merge import Trained, merge
 from tokenskip.serving.model_card import base_model_of, write_card
 from tokenskip.terminal import one_line

@@ -15,7 +15,7 @@ from tokenskip.answers.compare import compare, extract_answer, unreadable, with_
 from tokenskip.answers.latex import mend_backslashes
 from tokenskip.config import PromptConfig, TaskConfig
 from tokenskip.errors import ConfigError, DataError, unknown_name
-from tokenskip.jsonl import UniqueIds, check_is_text, is_no_number, parse_json, read_jsonl, text_field
+from tokenskip.storage.jsonl import UniqueIds, check_is_text, is_no_number, parse_json, read_jsonl, text_field
 from tokenskip.types import Grade, Problem
 
 ROLES = ("id", "question", "gold", "level")

@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 from tokenskip.answers.labels import extract_label, read_label
 from tokenskip.config import PromptConfig, TaskConfig
 from tokenskip.errors import ConfigError, DataError
-from tokenskip.jsonl import text_field
+from tokenskip.storage.jsonl import text_field
 from tokenskip.tasks._base import RowsTask, is_local, read_rows
 from tokenskip.types import Grade, Problem
 

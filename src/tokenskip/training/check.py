@@ -14,8 +14,8 @@ from typing import Any
 
 from tokenskip.config import ModelConfig, RunConfig, TrainConfig
 from tokenskip.errors import ConfigError, ModelError, unknown_name
-from tokenskip.models import adapts_tied_embeddings, is_here, pick_device, resolve_model
-from tokenskip.prompts import Prompts
+from tokenskip.models.loading import adapts_tied_embeddings, is_here, pick_device, resolve_model
+from tokenskip.prompting.prompts import Prompts
 
 KNOWN_SCHEDULERS = ("cosine", "linear", "constant")
 """Names that need no import to be checked."""

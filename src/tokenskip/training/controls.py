@@ -21,7 +21,7 @@ from tokenskip.config import EngineConfig, RoundsConfig
 from tokenskip.distributed import alone, rank
 from tokenskip.pruning import prune, score
 from tokenskip.run import Run
-from tokenskip.store import (
+from tokenskip.storage.store import (
     ADAPTER,
     COMPLETIONS,
     TRAIN,

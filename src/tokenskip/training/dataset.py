@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tokenskip.config import TrainConfig
-from tokenskip.prompts import Prompts, prompt_kwargs
-from tokenskip.store import Row
+from tokenskip.prompting.prompts import Prompts, prompt_kwargs
+from tokenskip.storage.store import Row
 from tokenskip.types import Trajectory
 
 FEW_STEPS = 500

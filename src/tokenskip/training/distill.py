@@ -26,10 +26,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tokenskip.commands.outputs import check_folder, new_folder
 from tokenskip.config import ModelConfig
 from tokenskip.errors import ConfigError, ModelError, StageError, unknown_name
-from tokenskip.models import load_tokenizer, load_weights
+from tokenskip.models.loading import load_tokenizer, load_weights
+from tokenskip.storage.outputs import check_folder, new_folder
 from tokenskip.types import Span, Trajectory
 
 Size = Literal["tiny", "small"]

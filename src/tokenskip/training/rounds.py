@@ -26,16 +26,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from tokenskip.config import RoundsConfig, RunConfig
 from tokenskip.engine import Work
 from tokenskip.errors import StageError
-from tokenskip.evaluation.metrics import problem_id
-from tokenskip.generation.generate import complete_samples, repeat_in_passes
+from tokenskip.generation.generate import complete, repeat_in_passes
 from tokenskip.generation.grade import grade_trajectory
 from tokenskip.run import Run
-from tokenskip.store import (
+from tokenskip.storage.store import (
     ADAPTER,
     EVAL,
     TRAIN,
@@ -66,7 +66,7 @@ def run(run: Run) -> None:
     if not settings.count:
         return
     first = first_weights(run.folder)
-    if settings.adopt and first == "tokenskip" and any(run.folder.file(EVAL).glob("tokenskip*.jsonl")):
+    if settings.adopt and first == "tokenskip" and _is_evaluated(run, first):
         raise StageError(
             f"{run.folder.path} was evaluated with its first adapter already: --set rounds.adopt=false keeps that as "
             "the arm tokenskip and adds the rounds beside it"
@@ -77,6 +77,13 @@ def run(run: Run) -> None:
                 _round(run, folder, number, first if number == 1 else f"round_{number - 1}")
     if settings.adopt:
         _adopt(run)
+
+
+def _is_evaluated(run: Run, weights: str) -> bool:
+    """Whether an arm with these weights has rows already."""
+    names = [arm.name for arm in run.config.known_arms().values() if arm.weights == weights]
+    files = [file.stem for file in run.folder.file(EVAL).glob("*.jsonl")]
+    return any(file == name or file.startswith(f"{name}-") for file in files for name in names)
 
 
 def round_infos(folder: RunFolder) -> list[Row]:
@@ -121,10 +128,9 @@ def _references(run: Run) -> list[_Reference]:
     lengths: dict[str, list[int]] = defaultdict(list)
     problems: dict[str, Problem] = {}
     for one in run.folder.trajectories():
-        id = problem_id(one.id)
-        problems.setdefault(id, Problem(id=id, question=one.question, gold=one.gold, level=one.level))
+        problems.setdefault(one.id, Problem(id=one.id, question=one.question, gold=one.gold, level=one.level))
         if one.finish == "stop" and one.n_cot_tokens:
-            lengths[id].append(one.n_cot_tokens)
+            lengths[one.id].append(one.n_cot_tokens)
     means = {id: sum(lengths[id]) / len(lengths[id]) for id in problems if lengths[id]}
     return [_Reference(problems[id], mean) for id, mean in means.items()][: run.config.rounds.limit]
 
@@ -137,7 +143,7 @@ def _ratios(config: RunConfig) -> list[float]:
 def _sample(run: Run, folder: RunFolder, number: int, weights: str, references: Sequence[_Reference]) -> None:
     problems = [one.problem for one in references]
     samples = run.config.rounds.samples
-    inputs = [(one, ratio) for ratio in _ratios(run.config) for one in repeat_in_passes(problems, samples)]
+    inputs = [(one, ratio) for ratio in _ratios(run.config) for one in repeat_in_passes(lambda: problems, samples)]
     pending = folder.pending(SAMPLES, inputs, 4 * run.config.generate.batch_size)
     build = partial(sampling, number=number, weights=weights)
     for rows in run.map(build, pending, f"round {number}: sample", len(inputs)):
@@ -158,7 +164,7 @@ def sampling(run: Run, number: int, weights: str) -> Work:
     def work(items: Sequence[tuple[Problem, float]]) -> list[Row]:
         prompts = [run.prompts.prompt(problem.question, ratio) for problem, ratio in items]
         asked = [problem for problem, _ in items]
-        done = complete_samples(asked, prompts, backend, options, run.config.prompt, run.count, settings.samples)
+        done = complete(asked, prompts, backend, options, run.config.prompt, run.count)
         return [trajectory_row(grade_trajectory(one, run.task)) for one in done]
 
     return work
@@ -184,14 +190,14 @@ def choose(
         if one.dropped:
             continue
         counts[one.ratio]["correct"] += 1
-        achieved = one.n_cot_tokens / lengths[problem_id(one.id)]
+        achieved = one.n_cot_tokens / lengths[one.id]
         counts[one.ratio]["achieved"] += achieved
         ratio = one.ratio
         if settings.label == "achieved":
             ratio = min(ratios, key=lambda asked: abs(asked - achieved))
         if abs(achieved - ratio) <= settings.tolerance:
             counts[ratio]["near"] += 1
-            found[problem_id(one.id), ratio].setdefault(one.output, (abs(achieved - ratio), one))
+            found[one.id, ratio].setdefault(one.output, (abs(achieved - ratio), one))
     chosen = {}
     for (id, ratio), texts in found.items():
         nearest = sorted(texts.values(), key=lambda scored: scored[0])[: settings.keep]  # stable: earlier samples first
@@ -225,7 +231,7 @@ def _rows(
             for one in several:
                 yield {**round_row(one, lengths[id], run.prompts), "round": number}
 
-    for id, rows in groupby(read_rows(run.folder.require(TRAIN)), lambda row: problem_id(row["id"])):
+    for id, rows in groupby(read_rows(run.folder.require(TRAIN)), itemgetter("id")):
         for row in rows:
             pruned = row["ratio"] < 1
             kept = {"replace": not pruned, "join": True, "fill": not pruned or (id, row["ratio"]) not in chosen}

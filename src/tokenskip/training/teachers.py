@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenskip.errors import RunError
 from tokenskip.plugins import check_scorer
 from tokenskip.pruning.score import score_into
 from tokenskip.run import Run
-from tokenskip.store import Row
+from tokenskip.storage.store import Row
 from tokenskip.training.distill import Settings, distill
 
 
@@ -35,6 +36,8 @@ def distill_run(
     Raises:
         TokenskipError: an unknown teacher or option, or nothing to learn from.
     """
+    if out.exists() and not (out / "distill.json").exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} is there already, and no compressor: give a folder that is not, with -o")
     configs = {}
     shared = {key: value for key, value in options.items() if key not in teachers}
     for teacher in teachers:

@@ -9,6 +9,7 @@ checkpoint and ends in the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -22,21 +23,44 @@ from tokenskip import tracking
 from tokenskip.config import ModelConfig, RunConfig
 from tokenskip.distributed import batch_split, local_rank, rank, world
 from tokenskip.errors import ConfigError, RunError, StageError
-from tokenskip.models import load_model, model_width, pick_device, resolve_model
+from tokenskip.models.hardware import NARROW, has_bf16
+from tokenskip.models.loading import load_model, model_width, pick_device, resolve_model
 from tokenskip.progress import Advance, Progress
-from tokenskip.prompts import Prompts
+from tokenskip.prompting.prompts import Prompts
 from tokenskip.run import Run
-from tokenskip.store import ADAPTER, TRAIN, Row, RunFolder, read_rows
+from tokenskip.storage.layout import note, noted
+from tokenskip.storage.store import ADAPTER, TRAIN, Row, RunFolder, read_rows
 from tokenskip.tracking import tracked, trainer_options
 from tokenskip.training.check import checkpointing_key
-from tokenskip.training.hardware import NARROW, has_bf16
 
 
 def run(run: Run) -> None:
-    """Stage 6: the run's own adapter. Raises StageError when there is no row to train on."""
+    """Stage 6: the run's own adapter.
+
+    Raises:
+        StageError: there is no row to train on. RunError: what is there was trained on other rows.
+    """
     run.free()
     if first_weights(run.folder) == "tokenskip":
+        _check_rows(run.folder)
         train(run.folder, run.prompts, run.progress)
+
+
+def _check_rows(folder: RunFolder) -> None:
+    """Note which rows are trained on; RunError when an adapter or a checkpoint comes from others."""
+    file = folder.file(TRAIN)
+    if rank() or not file.exists():
+        return
+    with file.open("rb") as rows:
+        digest = hashlib.file_digest(rows, "sha256").hexdigest()
+    before = noted(folder.path, "trained_on")
+    trained = next((name for name in (ADAPTER, "checkpoints") if folder.file(name).exists()), None)
+    if before and before != digest and trained:
+        raise RunError(
+            f"{folder.file(trained)} was trained on other rows than {file} has now: remove {trained}/ and `eval/` to "
+            "train again, or choose another --out"
+        )
+    note(folder.path, trained_on=digest)
 
 
 def first_weights(folder: RunFolder) -> str:

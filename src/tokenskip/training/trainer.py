@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 from trl import SFTTrainer
 
 from tokenskip.distributed import world
-from tokenskip.training.hardware import cores
+from tokenskip.models.hardware import cores
 from tokenskip.training.loss import has_plain_head, summed_loss
 
 PART = 1 << 24

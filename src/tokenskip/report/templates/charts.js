@@ -139,9 +139,12 @@ const ts = (() => {
     }
   };
 
+  // How an arm is drawn: what it is decides, never what it is called.
+  const styleOf = (arm, colour, shape) => ({ colour, shape, lead: arm?.is_main, ring: arm?.role === "original" });
+
   // Requested against achieved ratio; `bars(arm)` gives the ends of the vertical bar, or nulls.
   const drawRatio = (box, lines, bars) => {
-    const known = lines.map((line) => ({ ...line, arms: line.arms.filter((arm) => arm.dial && arm.achieved_ratio != null) }));
+    const known = lines.map((line) => ({ ...line, arms: line.arms.filter((arm) => arm.ratio != null && arm.achieved_ratio != null) }));
     const arms = known.flatMap((line) => line.arms);
     if (!arms.length) return box.replaceChildren(html("p", "note", "No chosen arm takes a ratio."));
     const seen = arms.flatMap((arm) => [arm.ratio, arm.achieved_ratio, ...bars(arm)]).filter((value) => value != null);
@@ -187,5 +190,5 @@ const ts = (() => {
     }));
   }
 
-  return { byId, html, percent, hideTip, drawCurve, drawRatio, whenResized };
+  return { byId, html, percent, hideTip, styleOf, drawCurve, drawRatio, whenResized };
 })();

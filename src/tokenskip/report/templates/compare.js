@@ -9,7 +9,7 @@
     const [shownRuns, shownArms] = [chosen("runs"), chosen("legend")];
     const lines = runs.flatMap((run, k) => !shownRuns.has(String(k)) ? [] : names.filter((name) => shownArms.has(name)).map((name) => ({
       arms: run.arms.filter((arm) => arm.arm === name),
-      style: { colour: `var(--run-${k})`, shape: names.indexOf(name), lead: name === "tokenskip", ring: name === "original" },
+      style: ts.styleOf(run.arms.find((arm) => arm.arm === name), `var(--run-${k})`, names.indexOf(name)),
     })));
     ts.drawCurve(byId("curve"), lines);
     ts.drawRatio(byId("ratio"), lines, () => [null, null]);

@@ -3,25 +3,29 @@
   const { byId, html } = ts;
   const data = JSON.parse(byId("data").textContent);
   const names = [...new Set(data.arms.map((arm) => arm.arm))];
-  // Drawn last is on top: tokenskip above the controls, the original's ring above all.
-  const height = (name) => ["tokenskip", "original"].indexOf(name);
-  const inOrder = [...names].sort((a, b) => height(a) - height(b));
+  // Maps, not objects: a word of a chain may be "constructor", which every object answers to.
+  const firstOf = new Map([...data.arms].reverse().map((arm) => [arm.arm, arm]));
+  const wordLevels = new Map(Object.entries(data.words));
+  for (const problem of data.problems) problem.arms = new Map(Object.entries(problem.arms));
+  // Drawn last is on top: the main arm above the controls, the original's ring above all.
+  const height = ({ is_main, role }) => (role === "original" ? 2 : is_main ? 1 : 0);
+  const inOrder = [...names].sort((a, b) => height(firstOf.get(a)) - height(firstOf.get(b)));
 
   const draw = () => {
     ts.hideTip();
     const chosen = new Set([...byId("legend").querySelectorAll("input:checked")].map((box) => box.value));
     const lines = inOrder.filter((name) => chosen.has(name)).map((name) => ({
       arms: data.arms.filter((arm) => arm.arm === name),
-      style: { colour: `var(--arm-${names.indexOf(name)})`, shape: names.indexOf(name), lead: name === "tokenskip", ring: name === "original" },
+      style: ts.styleOf(firstOf.get(name), `var(--arm-${names.indexOf(name)})`, names.indexOf(name)),
     }));
     ts.drawCurve(byId("curve"), lines);
-    const spread = (arm) => (arm.arm === "tokenskip" ? [arm.achieved_ratio_problem_p10, arm.achieved_ratio_problem_p90] : [null, null]);
+    const spread = (arm) => (arm.is_main ? [arm.achieved_ratio_problem_p10, arm.achieved_ratio_problem_p90] : [null, null]);
     ts.drawRatio(byId("ratio"), lines, spread);
   };
   byId("legend").addEventListener("change", draw);
   for (const button of document.querySelectorAll("[data-choose]")) {
     button.addEventListener("click", () => {
-      const few = new Set(["original", "tokenskip"]);
+      const few = new Set(names.filter((name) => height(firstOf.get(name)) > 0));
       for (const box of byId("legend").querySelectorAll("input")) box.checked = button.dataset.choose === "all" || few.has(box.value);
       draw();
     });
@@ -49,10 +53,11 @@
   // --- problem browser
   if (!byId("problems")) return;
   const PAGE = 20;
-  const labels = [...new Set(data.problems.flatMap((problem) => Object.keys(problem.arms)))];
-  const distance = (label) => label.startsWith("tokenskip ") ? Math.abs(parseFloat(label.slice(10)) - 0.6) : 99;
-  const nearest = labels.reduce((best, label) => (distance(label) < distance(best) ? label : best), labels[labels.length - 1]);
-  for (const [id, preferred] of [["left", labels.includes("original") ? "original" : labels[0]], ["right", nearest]]) {
+  const labels = [...new Set(data.problems.flatMap((problem) => [...problem.arms.keys()]))];
+  const armOf = new Map(data.arms.map((arm) => [arm.label, arm]));
+  const headline = labels.includes(data.headline) ? data.headline : labels[labels.length - 1];
+  const original = labels.find((label) => armOf.get(label)?.role === "original") ?? labels[0];
+  for (const [id, preferred] of [["left", original], ["right", headline]]) {
     for (const label of labels) byId(id).append(new Option(label, label, false, label === preferred));
   }
   const word = (out) => (out == null ? "–" : out.correct ? "right" : out.correct === null ? "ungraded" : "wrong");
@@ -75,7 +80,7 @@
     return [inA, inB];
   };
   const words = (text) => text.match(/\s*\S+/g) ?? [];
-  // As `importance.word_key` spells it.
+  // As `word_importance.word_key` spells it.
   const key = (text) => text.trim().toLowerCase().replace(/^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$/gu, "").replace(/\d+/g, "0");
 
   // Texts as spans: words the other one has too are marked, the deeper the more important; the rest is struck through
@@ -86,7 +91,7 @@
     const flags = common(left.map((piece) => piece.trim()), right.map((piece) => piece.trim()));
     return [left, right].map((pieces, side) => pieces.flatMap((whole, i) => {
       const breaks = /^\s*\n[^\S\n]*/.exec(whole)?.[0] ?? "", piece = whole.slice(breaks.length);
-      const level = data.words[key(piece)];
+      const level = wordLevels.get(key(piece));
       const span = html("span", flags[side][i] ? `k i${level ?? 2}` : side ? "new" : "s", piece);
       if (level != null) span.title = ["least important fifth", "less important", "of middling importance", "more important", "most important fifth"][level];
       return [breaks, span];
@@ -96,7 +101,7 @@
     const article = html("article");
     const title = html("h3", "", `${label} `);
     if (out) {
-      title.append(html("small", "", `${out.n_cot_tokens} CoT tokens `), html("span", out.correct ? "ok" : "bad", `${out.correct ? "✓" : "✗"} ${word(out)}`));
+      title.append(html("small", "", `${out.n_cot_tokens} CoT tokens `), html("span", out.correct ? "ok" : "bad", `${out.correct ? "✓" : out.correct === null ? "?" : "✗"} ${word(out)}`));
     }
     const text = html("p", "chain", out ? null : "not evaluated");
     text.append(...pieces);
@@ -104,7 +109,7 @@
     return article;
   };
   const entry = (problem, left, right) => {
-    const [a, b] = [problem.arms[left], problem.arms[right]];
+    const [a, b] = [problem.arms.get(left), problem.arms.get(right)];
     const details = html("details", "problem");
     const summary = html("summary");
     const worse = kind(a, b) === "lost" || kind(a, b) === "none";
@@ -131,10 +136,10 @@
   const browse = () => {
     const left = byId("left").value, right = byId("right").value, flip = byId("flip").value;
     const wanted = byId("search").value.trim().toLowerCase();
-    const has = (problem) => [problem.id, problem.question, problem.arms[left]?.output, problem.arms[right]?.output]
+    const has = (problem) => [problem.id, problem.question, problem.arms.get(left)?.output, problem.arms.get(right)?.output]
       .some((text) => text?.toLowerCase().includes(wanted));
     found = data.problems.filter((problem) =>
-      (flip === "all" || kind(problem.arms[left], problem.arms[right]) === flip) && (!wanted || has(problem)));
+      (flip === "all" || kind(problem.arms.get(left), problem.arms.get(right)) === flip) && (!wanted || has(problem)));
     byId("found").textContent = `${found.length} of ${data.problems.length} problems`;
     byId("problems").replaceChildren();
     shown = 0;

@@ -14,8 +14,8 @@ from typing import Any
 from tokenskip.config import ModelConfig
 from tokenskip.embedded import model_path
 from tokenskip.errors import ModelError
-from tokenskip.training.hardware import keep_memory
-from tokenskip.weights import check_weights, fingerprint, is_finite, read_header, read_settings, reading
+from tokenskip.models.hardware import keep_memory
+from tokenskip.models.weights import check_weights, fingerprint, is_finite, read_header, read_settings, reading
 
 EMBEDDED = "embedded"
 _NUMBER = re.compile(r"\d+")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tokenskip.errors import RunError
-from tokenskip.store import is_run
+from tokenskip.storage.store import is_run
 
 OWNED: tuple[str, ...] = (
     "config.json",

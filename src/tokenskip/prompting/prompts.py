@@ -14,8 +14,7 @@ from typing import Any
 
 from tokenskip.config import PromptConfig
 from tokenskip.errors import ModelError
-from tokenskip.ratio import read as read_map
-from tokenskip.serving.chat_template import (
+from tokenskip.prompting.chat_template import (
     TemplateSettings,
     add_ratio_control,
     has_ratio_control,
@@ -23,7 +22,8 @@ from tokenskip.serving.chat_template import (
     render,
     set_ratio_map,
 )
-from tokenskip.serving.chat_template import ratio_kwargs as ratio_kwargs
+from tokenskip.prompting.chat_template import ratio_kwargs as ratio_kwargs
+from tokenskip.ratio import read as read_map
 from tokenskip.types import Message, Prompt
 
 

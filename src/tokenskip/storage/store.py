@@ -17,7 +17,7 @@ a round's samples have the form of `completions.jsonl`, with their grade.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from itertools import islice
@@ -25,28 +25,28 @@ from pathlib import Path
 from typing import Any
 
 from tokenskip.config import RunConfig
-from tokenskip.disk import append as append_text
-from tokenskip.disk import copy_atomically as copy_atomically
-from tokenskip.disk import held, remove_drafts
-from tokenskip.disk import repair as repair
-from tokenskip.disk import write_atomically as write_atomically
 from tokenskip.distributed import rank, world
 from tokenskip.errors import RunError, StageError
-from tokenskip.layout import ADAPTER as ADAPTER
-from tokenskip.layout import CALIBRATION as CALIBRATION
-from tokenskip.layout import COMPLETIONS as COMPLETIONS
-from tokenskip.layout import EVAL as EVAL
-from tokenskip.layout import JOURNAL as JOURNAL
-from tokenskip.layout import MADE_BY, MANIFEST, check_manifest, write_manifest
-from tokenskip.layout import PRUNED as PRUNED
-from tokenskip.layout import RESULTS as RESULTS
-from tokenskip.layout import SCORES as SCORES
-from tokenskip.layout import TRAIN as TRAIN
-from tokenskip.layout import TRAJECTORIES as TRAJECTORIES
-from tokenskip.layout import is_run as is_run
-from tokenskip.layout import read_manifest as read_manifest
-from tokenskip.layout import run_config as run_config
-from tokenskip.types import Grade, Pruned, Scores, Span, Trajectory
+from tokenskip.storage.disk import append as append_text
+from tokenskip.storage.disk import copy_atomically as copy_atomically
+from tokenskip.storage.disk import count_lines, held, refuse_links, remove_drafts
+from tokenskip.storage.disk import repair as repair
+from tokenskip.storage.disk import write_atomically as write_atomically
+from tokenskip.storage.layout import ADAPTER as ADAPTER
+from tokenskip.storage.layout import CALIBRATION as CALIBRATION
+from tokenskip.storage.layout import COMPLETIONS as COMPLETIONS
+from tokenskip.storage.layout import EVAL as EVAL
+from tokenskip.storage.layout import JOURNAL as JOURNAL
+from tokenskip.storage.layout import MADE_BY, MANIFEST, check_data, check_manifest, noted, write_manifest
+from tokenskip.storage.layout import PRUNED as PRUNED
+from tokenskip.storage.layout import RESULTS as RESULTS
+from tokenskip.storage.layout import SCORES as SCORES
+from tokenskip.storage.layout import TRAIN as TRAIN
+from tokenskip.storage.layout import TRAJECTORIES as TRAJECTORIES
+from tokenskip.storage.layout import is_run as is_run
+from tokenskip.storage.layout import read_manifest as read_manifest
+from tokenskip.storage.layout import run_config as run_config
+from tokenskip.types import Grade, Problem, Pruned, Scores, Span, Trajectory
 
 Row = dict[str, Any]
 
@@ -77,6 +77,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         if rank():  # one of several training processes: the first holds the folder for all
             return self
+        refuse_links(self.path)
         with ExitStack() as stack:
             stack.enter_context(held(self.path))
             remove_drafts(self.path)
@@ -140,19 +141,41 @@ class RunFolder:
             StageError: a file is missing or has fewer rows than the first; the message names the command that makes it.
         """
         names = (COMPLETIONS, TRAJECTORIES, *columns)
-        readers = [read_rows(self.require(name)) for name in names]
-        for i, row in enumerate(readers[0]):
-            trajectory = trajectory_from_row(row)
-            for name, reader in zip(names[1:], readers[1:], strict=True):
-                column = next(reader, None)
-                if column is None:
-                    raise StageError(
-                        f"{self.file(name)} has only {i} rows: `tokenskip {MADE_BY[name]} {self.path}` completes it"
-                    )
-                if column["id"] != trajectory.id:
-                    raise RunError(f"{self.file(name)} line {i + 1} belongs to another row: remove that file")
-                trajectory = _with_column(trajectory, column)
+        n = self.completions()
+        for name in names[1:]:
+            self.require_rows(name, n)
+        for i, rows in enumerate(zip(*(read_rows(self.file(name)) for name in names), strict=True), start=1):
+            trajectory = trajectory_from_row(rows[0])
+            for name, row in zip(names[1:], rows[1:], strict=True):
+                if row["id"] != trajectory.id:
+                    raise RunError(f"{self.file(name)} line {i} belongs to another row: remove that file")
+                trajectory = _with_column(trajectory, row)
             yield trajectory
+
+    def completions(self) -> int:
+        """The number of rows of the first stage, which must be there for every problem.
+
+        Raises:
+            StageError: it was interrupted; the message names the command that completes it.
+        """
+        data = noted(self.path, "train")
+        return self.require_rows(COMPLETIONS, data["rows"] * self.config.generate.samples if data else 0)
+
+    def require_rows(self, name: str, n: int) -> int:
+        """The number of rows of a file; StageError naming the command that completes it for fewer than `n`."""
+        found = count_lines(self.require(name))
+        if found < n:
+            command = MADE_BY.get(name, "evaluate")
+            raise StageError(
+                f"{self.path} has {found} of {n} rows of {name}: `tokenskip {command} {self.path}` completes them"
+            )
+        return found
+
+    def check_data(self, split: str, problems: Callable[[], Iterable[Problem]]) -> int:
+        """The number of problems, which are those that the run was begun with; see `layout.check_data`."""
+        files = [self.file(COMPLETIONS)] if split == "train" else self.path.glob(f"{EVAL}/*.jsonl")
+        begun = any(file.exists() and file.stat().st_size for file in files)
+        return check_data(self.path, split, problems, begun=begun)
 
     def require(self, name: str) -> Path:
         """Path of a stage's output; StageError naming the command that makes it when it is not there."""
@@ -212,6 +235,7 @@ def trajectory_row(trajectory: Trajectory) -> Row:
     start = len(trajectory.head)
     return {
         "id": trajectory.id,
+        "sample": trajectory.sample,
         "question": trajectory.question,
         "gold": trajectory.gold,
         "level": trajectory.level,

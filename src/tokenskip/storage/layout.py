@@ -1,6 +1,6 @@
 """What is in a run folder, and `config.json`: which settings it was made under, and which of them may still change.
 
-Part of `tokenskip.store`, where the rest of the package imports it from.
+Part of `tokenskip.storage.store`, where the rest of the package imports it from.
 """
 
 from __future__ import annotations
@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tokenskip.commands.trust import check_trust
 from tokenskip.config import RunConfig, check_config
-from tokenskip.disk import write_atomically
 from tokenskip.errors import ConfigError, RunError
 from tokenskip.recipes import lay_over
+from tokenskip.storage.disk import write_atomically
+from tokenskip.trust import check_trust
+from tokenskip.types import Problem
 
 FORMAT = 2
 """Layout of a run folder; raised when older folders can no longer be read.
@@ -27,6 +29,8 @@ FORMAT = 2
 """
 
 MANIFEST = "config.json"
+NOTES = "notes"
+"""Key of `config.json` for what is known about the run besides its settings."""
 COMPLETIONS, TRAJECTORIES, SCORES = "completions.jsonl", "trajectories.jsonl", "scores.jsonl"
 PRUNED, TRAIN = "pruned.jsonl", "train.jsonl"
 ADAPTER, EVAL, RESULTS, CALIBRATION = "adapter", "eval", "results.json", "calibration.json"
@@ -137,9 +141,82 @@ def check_manifest(path: Path, config: RunConfig) -> dict[str, str]:
 
 
 def write_manifest(path: Path, config: RunConfig) -> None:
-    """Write `config.json`."""
-    manifest = {**_manifest_head(), "config": config.model_dump(mode="json")}
+    """Write `config.json`; what is noted in it stays."""
+    notes = _notes(path) if (path / MANIFEST).exists() else {}
+    manifest = {**_manifest_head(), **({NOTES: notes} if notes else {}), "config": config.model_dump(mode="json")}
     write_atomically(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def note(path: Path, **values: Any) -> None:
+    """Keep values in `config.json`, beside the settings: what the data is, what was trained on."""
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    notes = {**manifest.get(NOTES, {}), **values}
+    if notes != manifest.get(NOTES):
+        manifest[NOTES] = notes
+        write_atomically(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def noted(path: Path, key: str) -> Any:
+    """A value that was kept; None where there is none."""
+    return _notes(path).get(key) if (path / MANIFEST).exists() else None
+
+
+def check_data(path: Path, split: str, problems: Callable[[], Iterable[Problem]], *, begun: bool) -> int:
+    """The number of problems, which are kept as the data of the run; before a row has `begun`, they may change.
+
+    `data-SPLIT.jsonl` holds a hash of every problem, `config.json` one of them all.
+
+    Raises:
+        RunError: they are not those that the run was begun with; the message names the first that differ.
+    """
+    file = path / f"data-{split}.jsonl"
+    whole = blake2b(digest_size=16)
+    n = 0
+
+    def lines() -> Iterable[str]:
+        nonlocal n
+        for problem in problems():
+            line = _data_line(problem)
+            whole.update(line.encode("utf-8", "surrogatepass"))
+            n += 1
+            yield line
+
+    if begun and file.exists():
+        with file.open(encoding="utf-8") as recorded:
+            same = all(line == next(recorded, None) for line in lines()) and not next(recorded, None)
+        if not same:
+            raise RunError(
+                f"{path} was begun with other {split} data: {_differences(file, problems)}. "
+                "Restore the data, or choose another --out"
+            )
+    else:
+        write_atomically(file, lines())
+    note(path, **{split: {"rows": n, "digest": whole.hexdigest()}})
+    return n
+
+
+def _data_line(problem: Problem) -> str:
+    content = json.dumps([problem.id, problem.question, problem.gold]).encode()
+    return json.dumps([problem.id, blake2b(content, digest_size=6).hexdigest()]) + "\n"
+
+
+def _differences(file: Path, problems: Callable[[], Iterable[Problem]]) -> str:
+    """The first rows that are not as they were, by id."""
+    with file.open(encoding="utf-8") as recorded:
+        before = dict(map(json.loads, recorded))
+    after = dict(json.loads(_data_line(problem)) for problem in problems())
+    kinds = {
+        "changed": [id for id in after if before.get(id, after[id]) != after[id]],
+        "new": [id for id in after if id not in before],
+        "missing": [id for id in before if id not in after],
+    }
+    shown = [f"{kind}: {', '.join(map(repr, ids[:3]))}{', …' if ids[3:] else ''}" for kind, ids in kinds.items() if ids]
+    return "; ".join(shown) or "the same problems in another order"
+
+
+def _notes(path: Path) -> dict[str, Any]:
+    notes = json.loads((path / MANIFEST).read_text(encoding="utf-8")).get(NOTES, {})
+    return notes if isinstance(notes, dict) else {}
 
 
 def _format_of(manifest: dict[str, Any]) -> int:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.errors import RunError, StageError
-from tokenskip.store import (
+from tokenskip.storage.store import (
     COMPLETIONS,
     PRUNED,
     SCORES,
@@ -82,7 +82,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def full(file: Path, flags: int) -> Any:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
-    monkeypatch.setattr("tokenskip.disk._open", full)
+    monkeypatch.setattr("tokenskip.storage.disk._open", full)
     with pytest.raises(RunError, match="No space left on device; what is written is kept"):
         grown(RunFolder(tmp_path, RunConfig()), 100)
 
@@ -132,7 +132,7 @@ def test_keys_that_change_no_row_may_change_at_any_time(tmp_path: Path) -> None:
 
 def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
     holder = (
-        "import sys, pathlib; from tokenskip.store import RunFolder; from tokenskip.config import RunConfig\n"
+        "import sys, pathlib; from tokenskip.storage.store import RunFolder; from tokenskip.config import RunConfig\n"
         "with RunFolder(pathlib.Path(sys.argv[1]), RunConfig()):\n    print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -205,6 +205,8 @@ def test_trajectories_come_back_as_they_were(tmp_path: Path) -> None:
     assert text.count("one two") == 1, "a text is stored once"
     assert not any("one two" in folder.file(name).read_text() for name in (TRAJECTORIES, SCORES, PRUNED))
     repair(folder.file(SCORES), 1)
-    with pytest.raises(StageError, match=rf"scores\.jsonl has only 1 rows: `tokenskip score {tmp_path}` completes it"):
+    with pytest.raises(
+        StageError, match=rf"has 1 of 2 rows of scores\.jsonl: `tokenskip score {tmp_path}` completes them"
+    ):
         list(folder.trajectories(SCORES))
     assert bad.dropped == "incorrect"

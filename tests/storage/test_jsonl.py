@@ -13,7 +13,7 @@ import pytest
 from tokenskip.commands.files import grade_file, read_chains
 from tokenskip.config import TaskConfig
 from tokenskip.errors import DataError
-from tokenskip.jsonl import Spelled, parse_json, read_jsonl, text_field
+from tokenskip.storage.jsonl import Spelled, parse_json, read_jsonl, text_field
 from tokenskip.tasks.jsonl import JsonlTask
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from tokenskip import ratio as ratio_map
 from tokenskip.errors import ModelError
-from tokenskip.generation.bounded import LimitError, bounded
+from tokenskip.prompting.bounded import LimitError, bounded
 from tokenskip.ratio import UNMAPPED, Ratio, RatioMap
 from tokenskip.types import Message
 

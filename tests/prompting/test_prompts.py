@@ -12,9 +12,9 @@ from scripted_runs import CHAT_TEMPLATE
 
 from tokenskip.config import PromptConfig
 from tokenskip.errors import ConfigError, ModelError
-from tokenskip.prompts import Prompts
+from tokenskip.prompting.chat_template import add_ratio_control, has_ratio_control, ratio_kwargs
+from tokenskip.prompting.prompts import Prompts
 from tokenskip.ratio import Ratio
-from tokenskip.serving.chat_template import add_ratio_control, has_ratio_control, ratio_kwargs
 from tokenskip.training.dataset import training_rows
 from tokenskip.training.train import tokenise_row
 from tokenskip.types import Grade, Pruned, Trajectory

@@ -11,9 +11,9 @@ import pytest
 
 from tokenskip.config import PromptConfig
 from tokenskip.errors import ModelError
-from tokenskip.generation import bounded
-from tokenskip.generation.bounded import LimitError
-from tokenskip.prompts import Prompts
+from tokenskip.prompting import bounded
+from tokenskip.prompting.bounded import LimitError
+from tokenskip.prompting.prompts import Prompts
 
 BOMBS = [
     ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "does not end within"),

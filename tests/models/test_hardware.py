@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from tokenskip.training import hardware
+from tokenskip.models import hardware
 
 FAULTS = """
 import resource, sys
 import torch
-from tokenskip.training.hardware import keep_memory
+from tokenskip.models.hardware import keep_memory
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
     assert keep_memory()
@@ -34,7 +34,7 @@ def test_large_tensors_are_not_handed_back_and_fetched_again() -> None:
 
 
 def test_cores_are_those_this_process_may_use() -> None:
-    code = "import os; os.sched_setaffinity(0, {0}); from tokenskip.training.hardware import cores; print(cores())"
+    code = "import os; os.sched_setaffinity(0, {0}); from tokenskip.models.hardware import cores; print(cores())"
     if not hasattr(__import__("os"), "sched_setaffinity"):
         pytest.skip("no affinity here")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tokenskip import cli
-from tokenskip.commands.outputs import check_file, check_folder, new_folder, writing
 from tokenskip.config import RunConfig
 from tokenskip.errors import RunError
-from tokenskip.store import RunFolder
+from tokenskip.storage.outputs import check_file, check_folder, new_folder, writing
+from tokenskip.storage.store import RunFolder
 
 
 def fails(monkeypatch: Any, capsys: Any, *argv: object) -> str:

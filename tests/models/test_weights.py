@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tokenskip.backends.hf import HfBackend
 from tokenskip.config import ModelConfig
 from tokenskip.errors import ModelError
-from tokenskip.models import check_adapter, load_model, load_tokenizer
+from tokenskip.models.loading import check_adapter, load_model, load_tokenizer
 from tokenskip.scorers.llmlingua2 import LLMLingua2
 from tokenskip.training.distill import Settings, _build, _load
 from tokenskip.types import Prompt, Sampling
@@ -145,7 +145,7 @@ def test_an_adapter_is_whole_and_fits_or_is_refused(
     path = str(folder)
     if name == "other base":  # two hub ids, neither of them here
         path = "org/tiny"
-        monkeypatch.setattr("tokenskip.models.resolve_model", lambda path, **_: path)
+        monkeypatch.setattr("tokenskip.models.loading.resolve_model", lambda path, **_: path)
     with pytest.raises(ModelError, match=words) as refused:
         check_adapter(adapter, ModelConfig(path=path, device="cpu"))
     assert "\n" not in str(refused.value)

@@ -81,6 +81,23 @@ def repair(file: Path, limit: int | None = None) -> int:
     return lines
 
 
+def count_lines(file: Path) -> int:
+    """The number of whole lines."""
+    with file.open("rb") as handle:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: handle.read(_BLOCK), b""))
+
+
+def refuse_links(folder: Path) -> None:
+    """RunError when a folder that is written to holds a symbolic link, through which other files would be written."""
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if (link := Path(parent, name)).is_symlink():
+                raise RunError(
+                    f"{link} is a symbolic link, and a run folder is written to: put what it points to in its place, "
+                    "or remove it"
+                )
+
+
 def remove_drafts(folder: Path) -> None:
     """Remove what killed processes left half written in a folder that this process holds, and in those inside it."""
     for draft in (*folder.glob(f"{_DRAFT}*.tmp"), *folder.glob(f"*/{_DRAFT}*.tmp")):
@@ -119,7 +136,7 @@ def held(folder: Path) -> Iterator[None]:
 
 def _open(file: Path, flags: int) -> TextIO:
     """A text file, opened with the flags of `os.open`; a symbolic link in its place is an OSError."""
-    number = os.open(file, flags | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    number = os.open(file, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
     return os.fdopen(number, "w" if flags & os.O_WRONLY else "r+", encoding="utf-8", newline="\n")
 
 

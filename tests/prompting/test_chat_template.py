@@ -19,10 +19,16 @@ from tokenskip import run as run_module
 from tokenskip.config import PromptConfig, check_config, load_recipe
 from tokenskip.errors import ConfigError, ModelError, RunError
 from tokenskip.generation.split import split_completion
-from tokenskip.prompts import Prompts
+from tokenskip.prompting.chat_template import (
+    TemplateSettings,
+    add_ratio_control,
+    is_dated,
+    read_settings,
+    unread_kwargs,
+)
+from tokenskip.prompting.prompts import Prompts
 from tokenskip.run import Run
-from tokenskip.serving.chat_template import TemplateSettings, add_ratio_control, is_dated, read_settings, unread_kwargs
-from tokenskip.store import read_rows
+from tokenskip.storage.store import read_rows
 
 ASK = [{"role": "user", "content": "How many?"}]
 DAY = datetime.date(2024, 7, 5)
