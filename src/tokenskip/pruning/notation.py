@@ -224,7 +224,7 @@ def _runs(line: str) -> Iterator[Run]:
 
 
 def _is_linking(run: Run | None, tokens: list[_Token], index: int) -> bool:
-    """Whether the verb at `index` stands between two numbers: "48 is 24"."""
+    """Whether the verb at `index` is between two numbers: "48 is 24"."""
     if run is None or index + 1 == len(tokens):
         return False
     kind, text = tokens[index + 1]
