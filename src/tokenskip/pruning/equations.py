@@ -54,13 +54,8 @@ class Equation:
         return abs(Fraction(left - right)) * 20 <= abs(Fraction(right))  # "≈"
 
     @property
-    def is_self_contained(self) -> bool:
-        """Whether it holds by its numbers alone, a decimal number on either side taken as rounded: 10 / 3 = 3.33.
-
-        "7 = 7" is not: nobody says so, but the end of "half of the sum of 7 and 7 = 7" does.
-        """
-        if self.lhs == self.rhs:
-            return False
+    def holds_rounded(self) -> bool:
+        """Whether it holds by its numbers alone, a decimal number on either side taken as rounded: 10 / 3 = 3.33."""
         if self.holds is not False or self.relation not in ("=", "=="):
             return self.holds is True
         left, right = value(self.lhs), value(self.rhs)
@@ -81,6 +76,14 @@ class Statement(NamedTuple):
     equation: Equation
     run: Run
 
+    @property
+    def is_self_contained(self) -> bool:
+        """Whether it holds by its numbers alone, and begins with a calculation.
+
+        One that begins with a number ("2 = 1 + 1") may be the end of another: "half of the sum of 2 and 2 = 1 + 1".
+        """
+        return " " in self.run.first_side() and self.equation.holds_rounded
+
 
 def equations(text: str) -> list[Equation]:
     """All equations in `text` in reading order; `a = b = c` is two. Calculator notes (`<<2+3=5>>`) come last."""
@@ -90,7 +93,7 @@ def equations(text: str) -> list[Equation]:
 def holds_by_itself(text: str) -> bool:
     """Whether every relation that `text` states holds by its numbers alone (decimals rounded), and there is one."""
     stated = statements(text)
-    return bool(stated) and all(statement.equation.is_self_contained for statement in stated)
+    return bool(stated) and all(statement.is_self_contained for statement in stated)
 
 
 def check_pruned(original: str, pruned: str) -> str | None:
@@ -116,7 +119,7 @@ def _says_the_same(pruned: Statement, original: Statement) -> bool:
     seen_before, before = pruned.run.before(), original.run.before()
     seen_after, after = pruned.run.after(), original.run.after()
     operators, suffix = _operators_at_end(before), _first_suffix(after)
-    if pruned.equation.is_self_contained and not operators and not suffix:
+    if pruned.is_self_contained and not operators and not suffix:
         return not _operators_at_end(seen_before) and not _first_suffix(seen_after)
     before, after, seen_before, seen_after = map(_meaningful, (before, after, seen_before, seen_after))
     n_before, n_after = len(before), len(after)
@@ -138,8 +141,11 @@ def _operators_at_end(words: list[str]) -> list[str]:
     first = len(words)
     while first and _is_operator(words[first - 1]) and not words[first - 1][:1].isdigit():
         first -= 1
-    if words[first : first + 1] == ["of"] and not (first and words[first - 1][:1].isdigit()):
+    after_number = first > 0 and words[first - 1][:1].isdigit()
+    if words[first : first + 1] == ["of"] and not after_number:
         first += 1  # "the cost of", which calculates nothing
+    if first == len(words) > 1 and words[-1] == "and" and words[-2][:1].isdigit():
+        first -= 1  # "the sum of 4 and"
     return words[first:]
 
 

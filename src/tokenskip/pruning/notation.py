@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from tokenskip.pruning.arithmetic import MAX_DIGITS
-from tokenskip.pruning.vocabulary import EQUALITY_HEADS, EQUALITY_WORDS, FILLERS, LINKING_VERBS
+from tokenskip.pruning.vocabulary import EQUALITY_HEADS, EQUALITY_WORDS, FILLERS, LINKING_VERBS, SUFFIX_OPERATORS
 from tokenskip.sentences import LINE_BREAKS
 
 CURRENCIES = "$€£¥₹₽₩₺₫฿￥"
@@ -63,9 +63,10 @@ _TOKEN = re.compile(
   | (?P<other>    \S )
     """
 )
+_SUFFIX, _LINK = "|".join(sorted(SUFFIX_OPERATORS)), "|".join(sorted(LINKING_VERBS))
 _RELATION_HINT = re.compile(
     rf"[{RELATIONS}~]|\\(?:approx|sim|n?eq|[lg]eq?|[lg]t|ne)"
-    rf"|\d%?[ \t]+(?:{'|'.join(sorted(LINKING_VERBS))})[ \t]+[{CURRENCIES}]?\d"
+    rf"|\d%?[ \t]+(?:(?:{_SUFFIX})[ \t]+)?(?:{_LINK})[ \t]+[{CURRENCIES}]?\d"
 )
 _SPELLINGS = {
     "plus": "+", "minus": "-", "times": "*", "divided by": "/", "multiplied by": "*",
@@ -98,6 +99,9 @@ class Run:
         self.states = False  # whether it has a relation
         self.tokens: list[str] = []
         self.inside: list[str] = []  # the words between its operands and operators
+
+    def first_side(self) -> str:
+        return self.sides()[0][0]
 
     def sides(self) -> tuple[list[str], list[str]]:
         """The normalised sides, and the relations between them."""
@@ -199,7 +203,7 @@ def _runs(line: str) -> Iterator[Run]:
     words: list[str] = []  # unit words since the last operand of the run
     floor = 0
     for index, (kind, text) in enumerate(tokens):
-        links = kind == "word" and text.lower() in LINKING_VERBS and not words and _is_linking(run, tokens, index)
+        links = kind == "word" and text.lower() in LINKING_VERBS and _is_linking(run, words, tokens, index)
         if links or kind in _MATH:
             if run is None or (words and not links and kind not in _JOINS):
                 if run and run.states:
@@ -223,9 +227,9 @@ def _runs(line: str) -> Iterator[Run]:
         yield run
 
 
-def _is_linking(run: Run | None, tokens: list[_Token], index: int) -> bool:
-    """Whether the verb at `index` is between two numbers: "48 is 24"."""
-    if run is None or index + 1 == len(tokens):
+def _is_linking(run: Run | None, words: list[str], tokens: list[_Token], index: int) -> bool:
+    """Whether the verb at `index` is between two numbers: "48 is 24", "2 dozen is 24"."""
+    if run is None or not SUFFIX_OPERATORS.issuperset(words) or index + 1 == len(tokens):
         return False
     kind, text = tokens[index + 1]
     last = run.tokens[-1]

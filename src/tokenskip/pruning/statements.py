@@ -192,6 +192,8 @@ class _Clauses:
 
     def _is_operator(self, index: int) -> bool:
         piece = self.pieces[index].lower()
+        if piece == "and":  # "the sum of 4 and"
+            return index > 0 and self.pieces[index - 1][-1].isdigit()
         if piece == "of":  # "half of", "25% of"; but "the cost of" calculates nothing
             return index > 0 and (self.pieces[index - 1][-1] in "0123456789%" or self._is_operator(index - 1))
         return piece in OPERATOR_WORDS or piece in "√∛%!" or piece in UNSPACED_OPERATORS
