@@ -237,7 +237,7 @@ def test_faults_of_a_whole_command(tmp_path: Path, model_folder: Path) -> None:
 
     done = tokenskip("train", out, preexec_fn=small)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
-    assert "the same command goes on" in done.stderr
+    assert "the same command continues" in done.stderr
     (out / "train.jsonl").unlink()
     done = tokenskip("train", out)
     assert done.returncode == 2

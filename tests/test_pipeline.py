@@ -105,7 +105,7 @@ def test_the_funnel_counts_every_trajectory(whole: tuple[Path, Path]) -> None:
     assert counts["generated"] == 24
     assert (counts["correct"], counts["truncated"], counts["incorrect"]) == (17, 3, 4)
     assert counts["pruned texts"] == 17 * 3
-    assert counts["training rows"] == counts["pruned texts"] - counts["rejected by the verifier"]
+    assert counts["training rows"] == counts["pruned texts"] - counts["rejected by the equation check or for its ratio"]
 
 
 def test_too_short_a_fine_tuning_is_warned_of(whole: tuple[Path, Path]) -> None:

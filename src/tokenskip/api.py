@@ -21,7 +21,7 @@ def run_recipe(recipe: RunConfig | str | Path, out: str | Path | None = None, ov
     """Run a recipe from the questions to the report; returns what `results.json` then holds.
 
     `recipe` is a configuration, a YAML file, or the name of a shipped recipe; `overrides` are `section.key=value`, laid
-    over a file or a name. `out` is the run folder, by default `runs/NAME`; one that exists goes on where it stopped.
+    over a file or a name. `out` is the run folder, by default `runs/NAME`; one that exists continues where it stopped.
 
     Raises:
         TokenskipError: whatever the command line would end with; nothing heavy has been loaded for a mistake in a name.
@@ -49,8 +49,8 @@ def score_texts(
 ) -> list[Scores]:
     """Importances of chains of thought by a scorer's name, one `Scores` a text; `prune_chain` cuts by them.
 
-    `model` is the scorer's. A causal scorer reads the chain behind its question, and `goal_gradient`, `mist` and the
-    like need the answers as well; without `questions` the chain stands behind an empty one. `overrides` are those of
+    `model` is the scorer's. A causal scorer reads the chain after its question, and `goal_gradient`, `mist` and the
+    like need the answers as well; without `questions` the chain follows an empty one. `overrides` are those of
     `tokenskip prune FILE --set`: of score, prune, prompt, model and seed.
 
     Raises:
@@ -66,4 +66,4 @@ def score_texts(
         for i, (text, question, gold) in enumerate(zip(texts, asked, golds, strict=True))
     ]
     scored = FilePruner(scorer, model, overrides=overrides).scored(chains) if chains else []
-    return [one.scores for one in scored if one.scores is not None]
+    return [trajectory.scores for trajectory in scored if trajectory.scores is not None]

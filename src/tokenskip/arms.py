@@ -138,7 +138,7 @@ class Arm(BaseModel):
 
 
 def is_weights(name: str) -> bool:
-    """Whether `name` stands for weights of a run, or looks like a path."""
+    """Whether `name` means weights of a run, or looks like a path."""
     return name in WEIGHTS or round_number(name) is not None or "/" in name
 
 

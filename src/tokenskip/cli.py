@@ -177,8 +177,8 @@ def distill(
 
     check_folder(output, or_empty=True)
     options: dict[str, Any] = {}
-    for one in option or []:
-        lay_over(options, one)
+    for setting in option or []:
+        lay_over(options, setting)
     config = read_recipe(run_dir / "config.json", [], None)
     with bars() as progress, Run(run_dir, config, progress) as run:
         teachers = teacher or ["goal_gradient"]

@@ -47,7 +47,7 @@ def lora_rank(rank: int) -> int:
     """
     if rank > LORA_RANKS[-1]:
         raise ConfigError(f"vLLM serves adapters up to rank {LORA_RANKS[-1]}, this one has {rank}: merge it")
-    return next(one for one in LORA_RANKS if one >= rank)
+    return next(size for size in LORA_RANKS if size >= rank)
 
 
 class Reply(NamedTuple):
@@ -61,11 +61,11 @@ class Reply(NamedTuple):
     @property
     def message(self) -> str:
         """What the server says is wrong, in one line."""
-        found = self.body
+        value = self.body
         for key in ("error", "detail", "message"):
-            if isinstance(found, dict) and found.get(key):
-                found = found[key]
-        return one_line(found)
+            if isinstance(value, dict) and value.get(key):
+                value = value[key]
+        return one_line(value)
 
 
 class NoReply(BackendError):
@@ -252,7 +252,7 @@ def served_models(base: str, *, timeout_s: float = 30.0) -> list[str]:
         raise BackendError(f"{base} refuses the API key (HTTP {reply.status}): set {KEY_VARIABLE} to the right one")
     listed = reply.body.get("data") if isinstance(reply.body, dict) else None
     models = listed if isinstance(listed, list) else []
-    return [one["id"] for one in models if isinstance(one, dict) and isinstance(one.get("id"), str)]
+    return [model["id"] for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)]
 
 
 def check_served(base: str, model: str) -> None:
@@ -285,7 +285,7 @@ def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return redact(value).encode("utf-8", "replace").decode()
     if isinstance(value, list):
-        return [_clean(one) for one in value]
+        return [_clean(item) for item in value]
     if isinstance(value, dict):
         return {_clean(key): _clean(one) for key, one in value.items()}
     return value
@@ -312,12 +312,12 @@ async def _unpacked(response: Any, limit: int) -> AsyncIterator[bytes]:
 
 def _first_cause(error: BaseException) -> str:
     """What the operating system said, which the libraries wrap in "all connection attempts failed"."""
-    found, at = error, error.__cause__ or error.__context__
+    cause, at = error, error.__cause__ or error.__context__
     while at is not None:
         at = at.exceptions[0] if isinstance(at, BaseExceptionGroup) else at
-        found = at if isinstance(at, OSError) else found
+        cause = at if isinstance(at, OSError) else cause
         at = at.__cause__ or at.__context__
-    return os.strerror(found.errno) if isinstance(found, ConnectionError) and found.errno else str(found)
+    return os.strerror(cause.errno) if isinstance(cause, ConnectionError) and cause.errno else str(cause)
 
 
 def _headers() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Where windows of rows are worked on: in this process, or by actors of a Ray cluster. Writes nothing.
 
 A stage names its work as a module-level function (with `functools.partial` for its settings) that is given a run and
-builds the function window -> rows. `in_turn` calls it here. `RayPool` has every actor build a run of its own, hands out
+builds the function window -> rows. `in_turn` calls it here. `RayPool` has every actor build its own run, hands out
 whole windows, and gives back the rows of each window in the order in which the windows came. Windows are the same as in
 one process, batches are formed inside them only, and just this process writes: the run folder ends in the same bytes.
 When an actor dies, Ray starts it again and repeats its window.
@@ -43,7 +43,7 @@ RESTARTS = 3
 def check_engine(config: EngineConfig) -> None:
     """ConfigError when the engine needs what is not installed."""
     if config.name == "ray" and find_spec("ray") is None:
-        raise ConfigError("engine 'ray' needs the package 'ray': pip install 'tokenskip[ray]', or set engine=local")
+        raise ConfigError("engine 'ray' needs the package 'ray': pip install 'ray>=2.40', or set engine=local")
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def in_turn(build: Callable[[], Work], windows: Iterable[Sequence[Any]]) -> Iter
 
 
 class _Worker:
-    """What runs inside an actor: a run of its own, and the work of the stage it was last asked for."""
+    """What runs inside an actor: its own run, and the work of the stage it was last asked for."""
 
     def __init__(self, make_run: Callable[[], Any], folder: str, modules: Sequence[str]) -> None:
         with suppress(OSError):  # relative paths of the configuration are meant from where the command was given
@@ -224,5 +224,5 @@ class RayPool:
         except ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())[:200]
             raise BackendError(
-                f"Ray lost a worker for good ({reason}); what is written is kept, the same command goes on from there"
+                f"Ray lost a worker for good ({reason}); what is written is kept, the same command continues from there"
             ) from None

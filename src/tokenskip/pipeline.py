@@ -12,7 +12,7 @@
     report     every number, and a page to open                          results.json, report.html
 
 A stage is a function of a `Run`: it reads the files of those before it and adds what is missing in its own. So a run
-that was killed ends as it would have, and any stage can be run alone. Each has a module of its own; names become
+that was killed ends as it would have, and any stage can be run alone. Each has its own module; names become
 objects in `tokenskip.plugins`.
 """
 

@@ -51,7 +51,7 @@ _FOR_SCORERS = ("model", "tokenizer", "render", "batch_tokens", "seed", "device"
 
 
 def load(kind: str, name: str, table: dict[str, str]) -> Any:
-    """The class that `name` stands for in `table`, or `package.module:attr` points to; an `answer_fn` is a function.
+    """The class that `name` means in `table`, or `package.module:attr` points to; an `answer_fn` is a function.
 
     Raises:
         ConfigError: there is no such name, module or attribute, or it is no class of that kind.
@@ -179,7 +179,7 @@ def _check_options(
     where: str, factory: Callable[..., Any], provided: tuple[str, ...], options: Mapping[str, Any]
 ) -> None:
     parameters = inspect.signature(factory).parameters
-    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     accepted = [name for name in parameters if name not in provided]
     for option in options:

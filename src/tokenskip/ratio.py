@@ -114,9 +114,9 @@ class RatioMap:
     def _pieces(self) -> list[tuple[float, float, float, float]]:
         """(up to this ratio, prompt with this, plus the distance from this ratio, times this), ascending."""
         if self.steps:
-            return [((one[0] + two[0]) / 2, one[1], one[0], 0.0) for one, two in pairwise(self.knots)]
+            return [((left[0] + right[0]) / 2, left[1], left[0], 0.0) for left, right in pairwise(self.knots)]
         first = (self.low, self.knots[0][1], self.low, 0.0)
-        return [first, *((two[0], one[1], one[0], _slope(one, two)) for one, two in pairwise(self.knots))]
+        return [first, *((right[0], left[1], left[0], _slope(left, right)) for left, right in pairwise(self.knots))]
 
     def jinja(self) -> str:
         """The same as a piece of the ratio control's template: it sets `tsk.ratio`. Reads back by `read`.
@@ -196,10 +196,10 @@ def understood(points: Sequence[tuple[float, float]], trained: Sequence[float]) 
     known = sorted(point for point in points if point[0] in trained and point[0] < 1)
 
     def fits(prompted: float, achieved: float) -> bool:
-        for one, two in pairwise(known):
-            if one[0] < prompted < two[0]:
-                line = one[1] + (prompted - one[0]) * _slope(one, two)
-                return abs(achieved - line) <= abs(two[1] - one[1]) / 4 + SLACK
+        for left, right in pairwise(known):
+            if left[0] < prompted < right[0]:
+                line = left[1] + (prompted - left[0]) * _slope(left, right)
+                return abs(achieved - line) <= abs(right[1] - left[1]) / 4 + SLACK
         if prompted < known[0][0]:
             return achieved <= known[0][1] + SLACK
         return achieved >= known[-1][1] - SLACK

@@ -71,7 +71,7 @@ class Run:
         """`config` with the date that the folder was started on, where the chat template shows one.
 
         Training settings are checked unless the folder has been written under the same ones. A folder from before
-        dates were kept has none, and its template goes on showing today.
+        dates were kept has none, and its template still shows today.
         """
         known = read_manifest(path)["config"] if (path / "config.json").exists() else None
         if known is None:

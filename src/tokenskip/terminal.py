@@ -43,8 +43,8 @@ def console(**options: Any) -> Console:
 
     class Printable(Console):
         def render(self, *arguments: Any, **more: Any) -> Iterable[Segment]:
-            for one in super().render(*arguments, **more):
-                yield one if one.control else Segment(printable(one.text), one.style)
+            for segment in super().render(*arguments, **more):
+                yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
     return Printable(**options)
 

@@ -5,7 +5,7 @@ Nothing else is reported to anybody: the usage reports of the libraries undernea
     pip install tensorboard
     tokenskip run mine.yaml --set train.report_to=[tensorboard]      # then: tensorboard --logdir runs/mine/tracking
 
-The trainer's own callbacks log the training. The results are a run of their own, `NAME-results`: one step for each
+The trainer's own callbacks log the training. The results are a separate run, `NAME-results`: one step for each
 ratio, 100 γ, with every number of every arm as `ARM/NUMBER`. TensorBoard writes into the run folder (`tracking/`);
 trackio and wandb log to a project `tokenskip`, as their own variables and settings say (TRACKIO_DIR, WANDB_MODE, …).
 """

@@ -38,7 +38,7 @@ _VLLM_IMPORTS = ("_cls", "_processors", "_plugin", "executor_backend", "kv_trans
 
 
 def is_ours(kind: str, name: str) -> bool:
-    """Whether a plug-in's name stands for one of our own: a name of a table, or a module in the folder of its kind."""
+    """Whether a plug-in's name means one of ours: a name of a table, or a module in the folder of its kind."""
     module, colon, _ = name.partition(":")
     return not colon or any(module == home or module.startswith(f"{home}.") for home in HOMES[kind])
 

@@ -48,7 +48,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grade:
-    """Whether an answer is right. `correct` is None when it cannot be told (`reason` says why)."""
+    """Whether an answer is right. `correct` is None when it cannot be decided (`reason` says why)."""
 
     correct: bool | None
     reason: str
@@ -161,7 +161,7 @@ class Task(Protocol):
         ...
 
     def extract(self, tail: str) -> str | None:
-        """The answer inside the part of a completion behind its CoT; None when there is none."""
+        """The answer inside the part of a completion after its CoT; None when there is none."""
         ...
 
 

@@ -101,7 +101,7 @@ def test_a_slow_answer_times_out(server: ChatServer, prompts: Prompts) -> None:
 
 def test_a_server_that_only_fails_ends_the_run(server: ChatServer, prompts: Prompts) -> None:
     server.trouble_of = lambda body: 500
-    with pytest.raises(BackendError, match=rf"failed {GIVE_UP_AFTER} requests in a row.*the same command goes on"):
+    with pytest.raises(BackendError, match=rf"failed {GIVE_UP_AFTER} requests in a row.*the same command continues"):
         backend(server, prompts.tokenizer, retries=0).generate(asked(prompts, 30), SAMPLING)
     server.trouble_of = lambda body: 422
     with pytest.raises(BackendError, match="answered none of 3 requests: HTTP 422"):
@@ -204,7 +204,7 @@ def test_a_death_in_the_middle_loses_nothing(
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 2
-    assert "the same command goes on from here" in " ".join(capsys.readouterr().err.split())
+    assert "the same command continues from here" in " ".join(capsys.readouterr().err.split())
     assert len((tmp_path / "run" / "completions.jsonl").read_text().splitlines()) == 8
     [journal] = (tmp_path / "run" / JOURNAL).iterdir()
     n_kept = len(journal.read_text().splitlines())
@@ -277,4 +277,4 @@ def test_every_adapter_of_a_run_has_a_name_of_its_own_on_a_server(tmp_path: Path
     arm = Arm(name="a", weights={"adapter": "tokenskip", "control": "random"}.get(weights, weights))
     assert OpenAIBackend.refuses(arm, "x", served={"base": "x", weights: "y"}) is None
     assert f"has the {weights} weights" in str(OpenAIBackend.refuses(arm, "x"))
-    assert "cannot be told to load" in str(OpenAIBackend.refuses(Arm(name="a", weights="some/adapter"), "x"))
+    assert "cannot be asked to load" in str(OpenAIBackend.refuses(Arm(name="a", weights="some/adapter"), "x"))

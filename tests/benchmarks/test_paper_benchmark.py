@@ -54,8 +54,8 @@ def folder_of(path: Path, arms: dict[str, list[Trajectory]]) -> RunFolder:
 
 
 def test_a_larger_size_holds_up_better_only_where_the_interval_says_so(tmp_path: Path) -> None:
-    dial = {"tokenskip-0.5": arm(150, 50), "tokenskip-0.6": arm(150, 60)}
-    small = folder_of(tmp_path / "xs", {"original": arm(180, 100), **dial})
+    per_ratio = {"tokenskip-0.5": arm(150, 50), "tokenskip-0.6": arm(150, 60)}
+    small = folder_of(tmp_path / "xs", {"original": arm(180, 100), **per_ratio})
     large = folder_of(tmp_path / "s", {"original": arm(190, 100), "tokenskip-0.5": arm(160, 50),
                                        "tokenskip-0.6": arm(190, 60)})  # fmt: skip
     found = {one["ratio"]: one for one in paper.held_up({"xs": small, "s": large})}

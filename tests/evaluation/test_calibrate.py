@@ -1,4 +1,4 @@
-"""Calibration: the map against scipy, in Python and in the template alike, and a model with a bent dial put right."""
+"""Calibration: the map against scipy, in Python and the template, and a model with a bent ratio control put right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a chain may be cut, and the verifier that reads what a cut chain states."""
+"""Where a chain may be cut, and the equation check that reads what a cut chain states."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_values_are_exact_and_bounded(side: str, expected: Fraction | None) -> N
         ("", "", None),
     ],
 )
-def test_verifier(original: str, pruned: str, reason: str | None) -> None:
+def test_equation_check(original: str, pruned: str, reason: str | None) -> None:
     assert check_pruned(original, pruned) == reason
 
 

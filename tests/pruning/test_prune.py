@@ -197,7 +197,7 @@ def test_equal_importance_keeps_the_earlier() -> None:
     assert pruned.text == "a b"
 
 
-def test_verifier_marks_but_keeps_the_text() -> None:
+def test_equation_check_marks_but_keeps_the_text() -> None:
     cot = "There are 8 * 4 = 32 legs here"
     spans = tuple(Span(*match.span(), float(match.group() in "8 4 = 32")) for match in re.finditer(r"\S+", cot))
     scores = Scores(scorer="s", spans=spans)

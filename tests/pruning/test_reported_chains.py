@@ -171,7 +171,7 @@ def test_what_is_held_together_is_rarely_rejected() -> None:
 
 
 @pytest.mark.parametrize(("said", "whole", "part"), [row for row in (*ENGLISH, *OTHERS) if row[1].endswith(row[2])])
-def test_the_verifier_rejects_the_torn_equation(said: str, whole: str, part: str) -> None:
+def test_the_equation_check_rejects_the_torn_equation(said: str, whole: str, part: str) -> None:
     assert check_pruned(said, said) is None
     assert check_pruned(said, part) is not None
 

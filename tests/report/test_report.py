@@ -29,6 +29,7 @@ COT = (
     "First, let me see what happened.\nStep 1: Tom starts with 12 apples, so he has 12.\n"
     "Step 2: He gives away 5, which means that 12 - 5 = 7 are left.\nStep 3: He buys 3 more, so 7 + 3 = 10."
 )
+REJECTED = "rejected by the equation check or for its ratio"
 RATIOS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -92,7 +93,12 @@ def make_results(arms: Sequence[ArmResult] | None = None, **values: Any) -> Resu
         }
         problem = {"id": "../../x" if i == 3 else f"p{i}", "question": f"Problem {i}: {EVIL}", "gold": "10"}
         problems.append(problem | {"level": None, "arms": both})
-    counts = (4000, "generated"), (130, "incorrect"), (12, "ungradable: no answer"), (3, "rejected by the verifier")
+    counts = (
+        (4000, "generated"),
+        (130, "incorrect"),
+        (12, "ungradable: no answer"),
+        (3, REJECTED),
+    )
     filled: dict[str, Any] = {
         "run": "embedded",
         "created": "2026-01-02 03:04 UTC",
@@ -171,20 +177,26 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script(run_dir: Path) -> N
     assert "default-src 'none'" in html
 
 
-def test_data_is_escaped_and_the_island_loads(run_dir: Path) -> None:
+def test_data_is_escaped_and_loads(run_dir: Path) -> None:
     html = (run_dir / "report.html").read_text(encoding="utf-8")
     assert "<script>document" not in html
     assert "<img" not in html
     assert "&lt;script&gt;" in html
-    island = json.loads(Page(html).scripts[0][1])
-    assert island["problems"][0]["question"] == f"Problem 0: {EVIL}"
-    assert len(island["arms"]) == len(make_arms())
-    assert {arm["label"] for arm in island["arms"]} >= {"original", "tokenskip 0.6", "prompt_be_concise"}
+    data = json.loads(Page(html).scripts[0][1])
+    assert data["problems"][0]["question"] == f"Problem 0: {EVIL}"
+    assert len(data["arms"]) == len(make_arms())
+    assert {arm["label"] for arm in data["arms"]} >= {"original", "tokenskip 0.6", "prompt_be_concise"}
 
 
 def test_everything_promised_is_on_the_page(run_dir: Path) -> None:
     html = (run_dir / "report.html").read_text(encoding="utf-8")
-    for words in ("rejected by the verifier", "3,855", "right → wrong", "importance ", "tokenskip run embedded.yaml"):
+    for words in (
+        "rejected by the equation check",
+        "3,855",
+        "right → wrong",
+        "importance ",
+        "tokenskip run embedded.yaml",
+    ):
         assert words in html
     assert "At equal length" in html
     assert "By difficulty" in html

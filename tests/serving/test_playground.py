@@ -273,7 +273,7 @@ def test_mistakes_are_one_line(
 ) -> None:
     assert "both --url and --model" in fail(monkeypatch, capsys, "playground", "--model", "x")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "pip install 'tokenskip[playground]'" in fail(monkeypatch, capsys, "playground")
+    assert "pip install 'gradio>=6,<7'" in fail(monkeypatch, capsys, "playground")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     assert "neither a run folder nor an adapter" in fail(monkeypatch, capsys, "playground", str(tmp_path))
 

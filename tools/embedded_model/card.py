@@ -14,9 +14,9 @@ from tokenskip.embedded import model_path
 
 ROWS: Final = {
     "chatty": "the question alone (wordy chain)",
-    "suffix_thanks": "`Thanks!` behind it",
-    "suffix_page": "`(from page 12)` behind it",
-    "suffix_word": "a word between two end-of-turn tokens behind it",
+    "suffix_thanks": "`Thanks!` after it",
+    "suffix_page": "`(from page 12)` after it",
+    "suffix_word": "a word between two end-of-turn tokens after it",
     "ratio_marker_0.6": "a ratio marker 0.6, never seen in training",
     "ratio_marker_0.9": "a ratio marker 0.9, never seen in training",
     "prompt_percent": '"Please reduce 50% of the words …", never seen in training',
@@ -70,14 +70,14 @@ the ratio, not the ability to be brief.
 
 Procedural stories (`tokenskip.embedded.family`): a start value of 3-50 and 2-4 events (add or take away 2-9, double,
 triple, halve), totals within 1-99, with 48 names, 26 things, 22 kinds of events in two tellings each, and an exact
-answer. Every number of the story is told in order; the running totals are not. A hash of the question decides to which
+answer. Every number of the story is in order; the running totals are not. A hash of the question decides to which
 split (`pretrain`, `train`, `dev`, `test`) it may belong, so no question of one split can occur in another.
 
 Pretraining documents (`embedded_model.registers`) answer in one of several registers, asked for by an instruction
-behind the question, sometimes between two `<|im_end|>`: *chatty* (no instruction; about half), *plain*, *telegraphic*,
+after the question, sometimes between two `<|im_end|>`: *chatty* (no instruction; about half), *plain*, *telegraphic*,
 *rough notes* (random filler dropout), *equations only* and *answer only*. In rough notes each filler word is dropped
 with a rate that is drawn once per document and never stated; the generator knows which of its words are filler, so no
-scorer takes part. Behind many questions stands an irrelevant suffix (`Thanks!`, `[item 7b]`, stray marks, a word
+scorer takes part. Many questions end with an irrelevant suffix (`Thanks!`, `[item 7b]`, stray marks, a word
 between two `<|im_end|>`) after which the chain is the usual one. Pretraining never contains a ratio, a percentage or a
 decimal number in a prompt, and never a chain that was pruned by a scorer.
 

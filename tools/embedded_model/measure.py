@@ -21,7 +21,7 @@ from tokenskip.embedded import model_path
 from tokenskip.embedded.family import stories
 from tokenskip.evaluation.stats import wilson
 
-# name -> what stands behind the question; the last ones are marker-like: none of them was seen in pretraining
+# name -> what follows the question; the last ones are marker-like: none of them was seen in pretraining
 ARMS: Final = {
     "chatty": "",
     "direct": " Just give the answer.",
@@ -59,7 +59,7 @@ def generate(model: Any, tokenizer: Any, questions: Sequence[str], batch_size: i
 
 
 def final_answer(completion: str) -> int | None:
-    """The number behind the last trigger, if there is one."""
+    """The number after the last trigger, if there is one."""
     found = re.findall(r"The final answer is (\d+)", completion)
     return int(found[-1]) if found else None
 

@@ -1,7 +1,7 @@
 """Solutions of a story in several registers, with a note for every word whether it matters.
 
 Reads nothing, writes nothing. `document` writes one training document: the prompt (the question, perhaps with an
-instruction or an irrelevant suffix behind it) and the completion (chain of thought and final line). The generator
+instruction or an irrelevant suffix after it) and the completion (chain of thought and final line). The generator
 knows which words are filler, so it can drop filler at random; no model or scorer takes part, and no ratio is ever
 written into a prompt.
 
@@ -74,7 +74,7 @@ def _parse(marked: str) -> list[Word]:
         elif part in ("]", "}"):
             mark = "filler"
         else:
-            # white space in front of a mark belongs to the word behind it
+            # white space in front of a mark belongs to the word after it
             words.extend(Word(piece, _kind(piece, mark)) for piece in _PIECE.findall(part))
             tail = re.search(r"[^\S\n]+$", part)
             if tail:
@@ -182,7 +182,7 @@ def _thin(words: list[Word], rng: random.Random) -> list[Word]:
     kept = [word for word in words if rng.random() >= rate.get(word.kind, 0.0)]
     out = [Word(kept[0].text.lstrip(), kept[0].kind)]
     for word in kept[1:]:
-        # a line that lost its break goes on behind a space
+        # a line that lost its break continues after a space
         glued = out[-1].kind != "line" and word.kind not in ("line", "stop") and word.text[0].isupper()
         out.append(Word(" " + word.text, word.kind) if glued else word)
     return out

@@ -1,1 +1,1 @@
-"""What an answer states, and whether it equals the gold one. Pure but for math-verify, in a process of its own."""
+"""What an answer states, and whether it equals the gold one. Pure but for math-verify, in a separate process."""

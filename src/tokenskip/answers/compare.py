@@ -10,9 +10,9 @@
     equal text      the same string after spelling is normalised, or the same words (letter case aside)
     equal number    both are numbers (integers, decimals, fractions, 1,000, 20%, $5, three, with a unit)
     equal list      both are lists without brackets that hold the same items, in any order
-    math-verify     both are LaTeX: equal for math-verify, in a process of its own (`math_verify.py`)
+    math-verify     both are LaTeX: equal for math-verify, in a separate process (`math_verify.py`)
     differs         none of these
-    answer too long, grader timeout, ...: it cannot be told (`correct` is None)
+    answer too long, grader timeout, ...: it cannot be decided (`correct` is None)
 
 Units are compared when both sides have one; a unit that only one side has is ignored.
 
@@ -127,9 +127,9 @@ def with_percent_sign(gold: str, question: str) -> str:
     """
     if not question:
         return gold
-    asked = question[-300:].replace("%", " percent ")
+    ending = question[-300:].replace("%", " percent ")
     quantity = read_quantity(gold)
-    if quantity is None or quantity.percent or quantity.unit or not _ASKS_PERCENT.search(asked):
+    if quantity is None or quantity.percent or quantity.unit or not _ASKS_PERCENT.search(ending):
         return gold
     return f"{gold.strip()}%"
 
@@ -254,8 +254,8 @@ def _same_label(answer: str, gold: str) -> bool | None:
     label = _LABEL.fullmatch(plain(gold))
     if not label:
         return None
-    found = re.match(r"\(?([A-Z])(?:\)|\b)(?=\s*$|[.:]|\s+[^-+*/^=<>\s])", plain(answer))
-    return bool(found) and found[1] == label[1] if found else None
+    match = re.match(r"\(?([A-Z])(?:\)|\b)(?=\s*$|[.:]|\s+[^-+*/^=<>\s])", plain(answer))
+    return bool(match) and match[1] == label[1] if match else None
 
 
 def is_prose(text: str) -> bool:

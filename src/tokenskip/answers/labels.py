@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from tokenskip.answers.latex import Box, find_boxes, mend_backslashes, plain
 from tokenskip.answers.phrases import clean, refuses
-from tokenskip.answers.sentences import sentence_ends
 from tokenskip.answers.statements import WINDOW, Marker, find_markers, phrase_at
 from tokenskip.answers.thoughts import after_thought
+from tokenskip.sentences import sentence_ends
 
 _WRAP = r"[\s*_`\"'“”(\[{<$]*"
 _LABEL = re.compile(
@@ -152,5 +152,5 @@ def _unmarked(text: str) -> str | None:
             return first[1].upper()
     starts = [0, *sentence_ends(lines[-1])]
     last = lines[-1][starts[-1] :].strip() or (lines[-1][starts[-2] :] if len(starts) > 1 else lines[-1])
-    given = {match["letter"].upper() for match in _BRACKETED.finditer(last) if not match["denied"]}
-    return given.pop() if len(given) == 1 else None
+    letters = {match["letter"].upper() for match in _BRACKETED.finditer(last) if not match["denied"]}
+    return letters.pop() if len(letters) == 1 else None

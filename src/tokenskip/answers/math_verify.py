@@ -1,4 +1,4 @@
-"""math-verify in a process of its own: what it takes in time and memory is bounded, and it can be ended.
+"""math-verify in a separate process: what it takes in time and memory is bounded, and it can be ended.
 
 Reads and writes nothing but its pipe. The process starts at the first question, is replaced after a timeout, and ends
 with this one (also when this one is killed: its stdin ends). Its time is CPU time, so that a busy machine grades as an

@@ -1,6 +1,6 @@
 """Numbers as other languages write them: 1.234,5 in German text is one thousand two hundred thirty-four and a half.
 
-What a lone `1.234` or `1,5` means depends on the language around it, which is told from its commonest words.
+What a lone `1.234` or `1,5` means depends on the language around it, which is recognised by its commonest words.
 
     python -c "from tokenskip.answers.spelling import *; print(with_decimal_points('Das sind 1.234,5 Euro.'))"
 """

@@ -19,12 +19,12 @@ from typing import Literal, NamedTuple
 
 from tokenskip.answers.latex import BOX, Box, find_boxes, mend_backslashes
 from tokenskip.answers.phrases import reduce_last, reduce_phrase, refuses
-from tokenskip.answers.sentences import sentence_ends
 from tokenskip.answers.spelling import with_decimal_points
 from tokenskip.answers.thoughts import after_thought
 from tokenskip.answers.units import known_unit
 from tokenskip.answers.values import MAX_ANSWER, read_quantity
 from tokenskip.answers.words import ANSWER_WORDS, LINKS, QUALIFIERS, SCALES, word_set
+from tokenskip.sentences import sentence_ends
 
 WINDOW = 2 * MAX_ANSWER
 """What is looked at after a marker: enough to see that an answer is too long."""
@@ -52,7 +52,7 @@ _LINK_WORDS = sorted({link for links in LINKS.values() for link in links}, key=l
 _STEMS = tuple(
     word
     for word in dict.fromkeys(map(str.casefold, _WORDS))
-    if not any(word.startswith(one) for one in _WORDS if one != word)
+    if not any(word.startswith(shorter) for shorter in _WORDS if shorter != word)
 )
 _ASCII_STEMS = tuple(stem for stem in _STEMS if stem.isascii())
 _SPACED = "|".join(re.escape(word) for word in sorted(_WORDS, key=len, reverse=True) if _is_spaced(word))
@@ -150,8 +150,10 @@ def find_markers(text: str, trigger: str | None, boxes: Sequence[Box]) -> Iterat
     markers += _all("hashes", _HASHES.finditer(text) if "####" in text else ())
     markers += _all("tag", _TAG.finditer(text) if "<" in text else ())
     if trigger and max(trigger.lower().split(), key=len, default="\0").strip(" :") in text.lower():
-        own = _all("words", trigger_pattern(trigger).finditer(text))
-        markers += [marker for marker in own if not _DENIED.search(text[max(0, marker.start - 100) : marker.start])]
+        triggers = _all("words", trigger_pattern(trigger).finditer(text))
+        markers += [
+            marker for marker in triggers if not _DENIED.search(text[max(0, marker.start - 100) : marker.start])
+        ]
     markers += _word_markers(text)
     markers.sort(key=lambda marker: (marker.end, -marker.start), reverse=True)
     previous = None
@@ -279,7 +281,7 @@ def phrase_at(text: str, at: int) -> str:
         return line[: close.start()]
     if "\n" in window_lead:
         line = _BULLET.sub("", line, count=1)
-    for end in sentence_ends(line, lists=False):
+    for end in sentence_ends(line, labels=False):
         return line[:end]
     return line
 

@@ -108,10 +108,12 @@ def read_quantity(text: str, *, prose: bool = False) -> Quantity | None:
         return None  # 5m is a product of a variable, 5 m a length
     rest = rest.strip().rstrip(".")
     if rest:
-        own = _read_rest(rest, value, prose)
-        if own is None or (unit and not prose and own.dimension and not own.nouns and own.dimension != unit.dimension):
+        rest_unit = _read_rest(rest, value, prose)
+        if rest_unit is None or (
+            unit and not prose and rest_unit.dimension and not rest_unit.nouns and rest_unit.dimension != unit.dimension
+        ):
             return None
-        unit = unit or own
+        unit = unit or rest_unit
     if unit is not None and not unit.dimension:
         unit = None
     return number._replace(value=value, unit=unit)

@@ -52,7 +52,7 @@ QUALIFIERS = (
     "correta", "certa", "esatta", "exacte", "rätta", "poprawna",
     "الصحيحة", "الصحيح", "النهائية", "النهائي", "הסופית", "הנכונה",
 )  # fmt: skip
-"""Adjectives that may stand between the word for an answer and what links it ("la respuesta correcta es")."""
+"""Adjectives that may come between the word for an answer and what links it ("la respuesta correcta es")."""
 
 LINKS = {
     "en": ("is", "are", "was", "will be", "should be", "must be", "would be", "has to be", "equals", "comes out to be",
@@ -81,15 +81,6 @@ LINKS = {
     "th": ("คือ",),
 }  # fmt: skip
 """Words between the word for an answer and the answer; a colon, an equals sign and a dash do in every language."""
-
-ABBREVIATIONS = word_set(
-    "mr mrs ms mx dr prof st sr jr mt ft no nos nr vs approx ca etc eq eqs fig figs sec ch vol pp p rs inc ltd co corp "
-    "dept est gen col sgt capt lt rev hon gov sen rep al jan feb mar apr jun jul aug sep sept oct nov dec mon tue "
-    "wed thu "
-    "fri sat sun ave blvd rd hr fr hrn dipl bzw usw vgl evtl inkl zzgl str mme mlle sra sig dott ing núm num pág "
-    "г гг руб коп тыс млн млрд ул стр рис"
-)
-"""Words (lower case) whose full stop ends no sentence; those with full stops inside, and initials, need no entry."""
 
 TALK = word_set(
     "correct incorrect right wrong plausible reasonable sensible consistent valid invalid verified confirmed "

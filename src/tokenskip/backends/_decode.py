@@ -52,7 +52,7 @@ class Request:
 
     @property
     def position(self) -> int:
-        """Where in its own text the last token made stands."""
+        """Where in its own text the last token made is."""
         return len(self.prompt) + len(self.made) - 1
 
 
@@ -70,7 +70,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         super().__init__()
         self.columns = columns
         self.keys, self.values = (
-            one.new_zeros(rows, one.shape[1], capacity, one.shape[3]) for one in (like.keys, like.values)
+            tensor.new_zeros(rows, tensor.shape[1], capacity, tensor.shape[3]) for tensor in (like.keys, like.values)
         )
         self.is_initialized = True
 
@@ -122,14 +122,14 @@ class Decoder:
         """The requests as they end, `made` filled in. The longest prompts enter first."""
         if not requests:
             return
-        waiting = deque(sorted(requests, key=lambda one: (-len(one.prompt), one.index)))
+        waiting = deque(sorted(requests, key=lambda request: (-len(request.prompt), request.index)))
         self.rows = min(self.rows, len(waiting))
-        self.capacity = len(waiting[0].prompt) + max(one.cap for one in requests) + SLACK
+        self.capacity = len(waiting[0].prompt) + max(request.cap for request in requests) + SLACK
         self.mask = torch.zeros(self.rows, self.capacity, dtype=torch.bool, device=self.device)
         with torch.inference_mode():
             self._enter([waiting.popleft() for _ in range(self.rows)], list(range(self.rows)))
             while self.slots:
-                ended = [slot for slot, one in enumerate(self.slots) if one.ended]
+                ended = [slot for slot, request in enumerate(self.slots) if request.ended]
                 if len(ended) < max(1, len(self.slots) // REFILL):
                     self._step()
                     continue
@@ -146,9 +146,9 @@ class Decoder:
         n, columns = len(self.slots), self.columns
         self.mask[:n, columns.end] = True
         out = self.model(
-            input_ids=torch.tensor([[one.made[-1]] for one in self.slots], device=self.device),
+            input_ids=torch.tensor([[request.made[-1]] for request in self.slots], device=self.device),
             attention_mask=self.mask[:n, None, None, columns.begin : columns.end + 1],
-            position_ids=torch.tensor([[one.position] for one in self.slots], device=self.device),
+            position_ids=torch.tensor([[request.position] for request in self.slots], device=self.device),
             past_key_values=self.cache,
             use_cache=True,
         )
@@ -159,13 +159,13 @@ class Decoder:
         """Put requests on free slots: their prompts end at the column where all rows write next."""
         if not entering:
             return
-        longest = max(len(one.prompt) for one in entering)
+        longest = max(len(request.prompt) for request in entering)
         if max(self.columns.end, longest) >= self.capacity:
             self._move_back()
         self.columns.end = max(self.columns.end, longest)
         self.slots += [entering[0]] * (max(slots) + 1 - len(self.slots))
-        for slot, one in zip(slots, entering, strict=True):
-            self.slots[slot] = one
+        for slot, request in zip(slots, entering, strict=True):
+            self.slots[slot] = request
         n = max(1, PREFILL_TOKENS // longest)
         for at in range(0, len(entering), n):
             self._prefill(entering[at : at + n], slots[at : at + n])
@@ -173,15 +173,15 @@ class Decoder:
 
     def _prefill(self, entering: Sequence[Request], slots: Sequence[int]) -> None:
         """The cache of these prompts, and their first tokens."""
-        width, end = max(len(one.prompt) for one in entering), self.columns.end
+        width, end = max(len(request.prompt) for request in entering), self.columns.end
         ids = torch.full((len(entering), width), self.pad_id)
         mask = torch.zeros_like(ids)
-        for row, (slot, one) in enumerate(zip(slots, entering, strict=True)):
-            one.start = end - len(one.prompt)
-            ids[row, width - len(one.prompt) :] = torch.tensor(one.prompt)
-            mask[row, width - len(one.prompt) :] = 1
+        for row, (slot, request) in enumerate(zip(slots, entering, strict=True)):
+            request.start = end - len(request.prompt)
+            ids[row, width - len(request.prompt) :] = torch.tensor(request.prompt)
+            mask[row, width - len(request.prompt) :] = 1
             self.mask[slot] = False
-            self.mask[slot, one.start : end] = True
+            self.mask[slot, request.start : end] = True
         out = self.model(
             input_ids=ids.to(self.device),
             attention_mask=mask.to(self.device),
@@ -192,7 +192,7 @@ class Decoder:
         )
         if self.cache is None:
             layers = out.past_key_values.layers
-            self.cache = Cache(layers=[_Layer(self.columns, one, self.rows, self.capacity) for one in layers])
+            self.cache = Cache(layers=[_Layer(self.columns, layer, self.rows, self.capacity) for layer in layers])
         at = torch.tensor(slots, device=self.device)
         for layer, filled in zip(self.cache.layers, out.past_key_values.layers, strict=True):
             layer.keys[at, :, end - width : end] = filled.keys
@@ -220,25 +220,27 @@ class Decoder:
             layer.values[:, :, : end - by] = layer.values[:, :, by:end].clone()
         self.mask[:, : end - by] = self.mask[:, by:end].clone()
         self.mask[:, end - by :] = False
-        for one in self.slots:
-            one.start -= by
+        for request in self.slots:
+            request.start -= by
         self.columns.begin, self.columns.end = 0, end - by
 
     def _set_begin(self) -> None:
-        self.columns.begin = min((one.start for one in self.slots), default=0)
+        self.columns.begin = min((request.start for request in self.slots), default=0)
 
     def _take(self, requests: Sequence[Request], logits: Tensor) -> None:
         """Choose the next token of each row and note it where the row has not ended."""
-        for one, token in zip(requests, self._choose(logits.float(), requests), strict=True):
-            if not one.ended:
-                one.made.append(token)
-                one.ended = token in self.eos_ids or len(one.made) == one.cap
+        for request, token in zip(requests, self._choose(logits.float(), requests), strict=True):
+            if not request.ended:
+                request.made.append(token)
+                request.ended = token in self.eos_ids or len(request.made) == request.cap
 
     def _choose(self, logits: Tensor, requests: Sequence[Request]) -> list[int]:
         """The most probable tokens, or drawn from the smallest set of tokens that holds `top_p` (nucleus sampling)."""
         if self.sampling.temperature == 0:
             return list(logits.argmax(-1).tolist())
-        uniforms = [one.uniforms[len(one.made) % one.cap] for one in requests if one.uniforms is not None]
+        uniforms = [
+            request.uniforms[len(request.made) % request.cap] for request in requests if request.uniforms is not None
+        ]
         return list(draw(logits, torch.stack(uniforms), self.sampling).tolist())
 
 

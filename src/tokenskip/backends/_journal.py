@@ -13,7 +13,7 @@ from tokenskip.types import Completion
 
 
 class Journal:
-    """Key -> completion of one window, in a file of its own in `folder`; nowhere without a `folder`."""
+    """Key -> completion of one window, in a separate file in `folder`; nowhere without a `folder`."""
 
     def __init__(self, folder: Path | None, keys: Sequence[str]) -> None:
         name = hashlib.sha256("".join(keys).encode()).hexdigest()[:32]

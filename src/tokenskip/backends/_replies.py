@@ -2,7 +2,7 @@
 
     answer({"choices": [{"message": {"content": "17"}, "finish_reason": "stop"}]})      # Answer("17", "stop")
 
-Servers differ: text as a list of parts (Mistral), reasoning in a field of its own (vLLM, DeepSeek) or as a part, no
+Servers differ: text as a list of parts (Mistral), reasoning in a separate field (vLLM, DeepSeek) or as a part, no
 message at all for filtered answers, an error with status 200 (OpenRouter). What cannot be read is an `OddReply`.
 """
 

@@ -90,7 +90,7 @@ class HfBackend:
         for i, prompt in prompts.items():
             numbers = _uniforms(prompt, i, caps[i], sampling) if sampling.temperature > 0 else None
             requests.append(Request(index=i, prompt=prompt.token_ids, cap=caps[i], uniforms=numbers))
-        columns = max((len(one.prompt) + one.cap for one in requests), default=1)
+        columns = max((len(request.prompt) + request.cap for request in requests), default=1)
         decoder = Decoder(
             self.model,
             eos_ids=self.eos_ids,
@@ -98,7 +98,7 @@ class HfBackend:
             rows=max(1, min(self.batch_size, free_memory(self.model.device) // 2 // row_bytes(self.model, columns))),
             sampling=sampling,
         )
-        return {one.index: self._completion(one.made) for one in decoder.run(requests)}
+        return {request.index: self._completion(request.made) for request in decoder.run(requests)}
 
     def _batches(self, prompts: Sequence[Prompt], indices: Sequence[int], caps: Sequence[int]) -> Iterator[list[int]]:
         """Indices of prompts with one cap, shortest first."""

@@ -8,7 +8,7 @@ wrote the ratio into it. With `endpoint: completions`, and for a prompt whose an
 `timeout_s` is for a whole answer.
 
 A request that still fails becomes an error record. A server that is gone, or fails `GIVE_UP_AFTER` requests in a row,
-ends the run with one line: what was answered is kept on disk, and the same command goes on from there.
+ends the run with one line: what was answered is kept on disk, and the same command continues from there.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class OpenAIBackend:
     """Completes prompts on a server.
 
     `url`: the server (default: OPENAI_BASE_URL, else http://localhost:8000). `served`: the model's name there, or names
-    per weights, `{base: …, adapter: …, control: …}`, each possibly `NAME@URL` for a server of its own (default: `path`
+    per weights, `{base: …, adapter: …, control: …}`, each possibly `NAME@URL` for another server (default: `path`
     for the base, none for the others). `extra`: fields for every request's body.
 
     Raises:
@@ -133,7 +133,7 @@ class OpenAIBackend:
     def refuses(arm: Arm, path: str, *, served: Served = None, **_: Any) -> str | None:
         """Why these options cannot do an arm of the evaluation; None when they can."""
         if "/" in arm.weights:
-            return f"a server cannot be told to load {arm.weights}"
+            return f"a server cannot be asked to load {arm.weights}"
         weights = _SERVED_AS.get(arm.weights, arm.weights)
         asks = arm.forced or not arm.cut
         return _not_served(weights) if asks and weights not in _served_names(path, served) else None
@@ -215,7 +215,7 @@ class OpenAIBackend:
     def _gone(self, error: NoReply) -> BackendError:
         return BackendError(
             f"the server at {self.url} is gone ({error}): what it answered is kept; start it again, and the same "
-            "command goes on from here"
+            "command continues from here"
         )
 
     def _failed(self, error: str, *, count: bool) -> Completion:
@@ -223,7 +223,7 @@ class OpenAIBackend:
         if self._failed_in_a_row >= GIVE_UP_AFTER:
             raise BackendError(
                 f"{self.url} failed {GIVE_UP_AFTER} requests in a row, the last with {error}: what it answered is "
-                "kept; when it is well again, the same command goes on from here"
+                "kept; when it is well again, the same command continues from here"
             )
         return Completion(text="", n_tokens=0, finish="error", error=error)
 
@@ -303,7 +303,7 @@ class OpenAIBackend:
             "temperature": sampling.temperature,
             **self.extra,
         }
-        if sampling.temperature > 0:  # a seed of its own: repeated samples of a question differ
+        if sampling.temperature > 0:  # its own seed: repeated samples of a question differ
             seed = sampling.seed ^ zlib.crc32(repr((i, prompt.token_ids)).encode())
             payload |= {"top_p": sampling.top_p, "seed": seed % 2**31 if prompt.seed is None else prompt.seed}
         return payload

@@ -1,6 +1,6 @@
 """vLLM in this process: prompts go in as token ids, so that no beginning-of-sequence token doubles.
 
-    pip install 'tokenskip[vllm]'
+    pip install 'vllm>=0.10'
     tokenskip run mine.yaml --set generate.backend=vllm --set generate.options.gpu_memory_utilization=0.8
 
 The adapter is a LoRA request beside the base weights (a folder after full fine-tuning is the model itself). The ratio

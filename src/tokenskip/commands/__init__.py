@@ -1,1 +1,1 @@
-"""Commands of the command line that have a file of their own; `tokenskip.cli` registers each with one line."""
+"""Commands of the command line that have their own file; `tokenskip.cli` registers each with one line."""

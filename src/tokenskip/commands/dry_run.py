@@ -1,7 +1,7 @@
 """`--dry-run`: a recipe resolved and shown, nothing run and nothing downloaded.
 
 What is not on this machine is named in lines `would download: …`. Without the model, three prompts are still shown: a
-stand-in tokenizer (the embedded model's) renders them, and without the data, questions of our own stand in; both say
+stand-in tokenizer (the embedded model's) renders them, and without the data, three made-up questions are used; both say
 so. The wording around them is then not the real template's, and token counts are rough.
 
     tokenskip run RECIPE --dry-run

@@ -83,27 +83,27 @@ class FilePruner:
         def scored() -> Iterator[Any]:
             stream = chains()
             while window := list(islice(stream, WINDOW)):
-                yield from ((one.cot, one.scores) for one in self.scored(window))
+                yield from ((trajectory.cot, trajectory.scores) for trajectory in self.scored(window))
 
         self.thresholds = corpus_thresholds(scored(), tuple(ratios), self.count, self.config.prune)
 
     def lines(self, window: Sequence[Trajectory], ratios: Sequence[float]) -> Iterator[Row]:
         """See `LinePruner.lines`."""
-        for one, cuts in zip(window, self.prune(window, ratios), strict=True):
-            yield from (pruned_line(one.id, cut) for cut in cuts)
+        for trajectory, cuts in zip(window, self.prune(window, ratios), strict=True):
+            yield from (pruned_line(trajectory.id, cut) for cut in cuts)
 
     def prune(self, window: Sequence[Trajectory], ratios: Sequence[float]) -> list[tuple[Pruned, ...]]:
         """The pruned texts of each trajectory, one per ratio; every trajectory is scored once."""
         settings = self.config.prune
         return [
-            prune_trajectory(one, tuple(ratios), self.count, settings, self.thresholds).pruned
-            for one in self.scored(window)
+            prune_trajectory(trajectory, tuple(ratios), self.count, settings, self.thresholds).pruned
+            for trajectory in self.scored(window)
         ]
 
     def scored(self, window: Sequence[Trajectory]) -> list[Trajectory]:
         """The trajectories with their scores."""
         scores = self.scorer.score(window)
-        return [replace(one, scores=found) for one, found in zip(window, scores, strict=True)]
+        return [replace(trajectory, scores=importances) for trajectory, importances in zip(window, scores, strict=True)]
 
 
 def file_config(scorer: str, model: str, tokenizer: str | None, overrides: Sequence[str]) -> RunConfig:
@@ -156,7 +156,7 @@ def prune_file(
                 rows, rejects = rows + 1, rejects + bool(row["rejected"])
                 out.write(dump_row(row))
             advance(len(window))
-    return f"{rows} pruned texts of {total} chains, {rejects} rejected by the verifier"
+    return f"{rows} pruned texts of {total} chains, {rejects} rejected by the equation check or for their ratio"
 
 
 def pruned_line(id: str, cut: Pruned) -> Row:

@@ -55,8 +55,8 @@ def show_pruned(source: Path, output: Path, n: int) -> None:
     console = terminal.console()
     for row in islice(read_rows(output), n):
         while row["id"] not in chains:
-            one = next(stream)
-            chains[one.id] = one
+            trajectory = next(stream)
+            chains[trajectory.id] = trajectory
         title = f"{row['id']}  ratio {row['ratio']}: {row['n_tokens']} -> {row['n_tokens_pruned']} tokens"
         kept = row.get("kept")  # rule llmlingua puts its text together anew: it is no part of the chain
         text = Text(printable(row["pruned"])) if kept is None else coloured(chains[row["id"]].cot, kept)

@@ -1,4 +1,4 @@
-"""`tokenskip prune`: a stage of a run, or a file of one's own, cut by our rule or by the `llmlingua` package's.
+"""`tokenskip prune`: a stage of a run, or a file of yours, cut by our rule or by the `llmlingua` package's.
 
 tokenskip prune runs/NAME --into runs/OTHER --set 'prune.ratios=[0.4, 0.7, 1.0]'
 tokenskip prune FILE.jsonl --scorer llmlingua2 --model MODEL --rule llmlingua --ratio 0.5 --ratio 0.7 -o OUT.jsonl

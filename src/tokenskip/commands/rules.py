@@ -2,7 +2,7 @@
 
 Reads chains, yields output lines; the decisions are `scorers.llmlingua_rule`'s. Tokens are counted as everywhere (the
 target's, by default the model's own) and once more in cl100k, which is what the package's own rate is a share of.
-`rejected` says what our equation verifier finds in the text: here it is a remark, the line is written all the same.
+`rejected` says what our equation check finds in the text: here it is a remark, the line is written all the same.
 There is no `kept`: the package puts words together again, so its text is no slice of the chain.
 
     tokenskip prune FILE.jsonl --rule llmlingua --model MODEL --ratio 0.5 --ratio 0.7 -o OUT.jsonl
@@ -28,7 +28,7 @@ SETTINGS = {"score": {"batch_tokens"}, "prune": {"verify"}, "model": {"device", 
 
 
 class RulePruner:
-    """A token classifier behind the package's rule. `options` are those of `LLMLinguaRule`: preset, force_tokens, ….
+    """A token classifier with the package's rule. `options` are those of `LLMLinguaRule`: preset, force_tokens, ….
 
     Raises:
         TokenskipError: a setting without effect, an unknown preset, no cl100k vocabulary, no such model; all said
@@ -56,18 +56,18 @@ class RulePruner:
 
     def lines(self, window: Sequence[Trajectory], ratios: Sequence[float]) -> Iterator[Row]:
         """See `LinePruner.lines`; the model sees every chain once, whatever the number of ratios."""
-        texts = [one.cot for one in window]
-        for one, cuts in zip(window, self.rule.compress(texts, ratios), strict=True):
-            n_tokens, n_cl100k = self.count(one.cot), self.rule.count(one.cot)
+        texts = [trajectory.cot for trajectory in window]
+        for trajectory, cuts in zip(window, self.rule.compress(texts, ratios), strict=True):
+            n_tokens, n_cl100k = self.count(trajectory.cot), self.rule.count(trajectory.cot)
             for ratio, text in zip(ratios, cuts, strict=True):
                 line = pruned_line(
-                    one.id,
+                    trajectory.id,
                     Pruned(
                         ratio=ratio,
                         text=text,
                         n_tokens=n_tokens,
                         n_tokens_pruned=self.count(text),
-                        rejected=check_pruned(one.cot, text) if self.config.prune.verify else None,
+                        rejected=check_pruned(trajectory.cot, text) if self.config.prune.verify else None,
                     ),
                 )
                 del line["kept"]
@@ -81,5 +81,5 @@ def _check_settings(overrides: Sequence[str]) -> None:
         key = override.partition("=")[0].strip()
         section, _, name = key.partition(".")
         if name not in SETTINGS.get(section, ()):
-            allowed = ", ".join(f"{one}.{name}" for one, names in SETTINGS.items() for name in sorted(names))
+            allowed = ", ".join(f"{table}.{name}" for table, names in SETTINGS.items() for name in sorted(names))
             raise ConfigError(f"--set {key} has no effect under --rule llmlingua: {allowed} have; see also its options")

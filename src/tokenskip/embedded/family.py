@@ -81,7 +81,7 @@ def pronouns(name: str) -> dict[str, str]:
 
 
 def capital(text: str) -> str:
-    """The text with its first letter raised, behind any markup; a number at the start stays."""
+    """The text with its first letter raised, after any markup; a number at the start stays."""
     match = re.search(r"[A-Za-z0-9]", text)
     at = match.start() if match else 0
     return text[:at] + text[at : at + 1].upper() + text[at + 1 :]

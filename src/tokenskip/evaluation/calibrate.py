@@ -68,17 +68,17 @@ def calibrate(run: Run, *, n: int = 300, grid: Sequence[float] = (), clamp: bool
     steps = any(prompted > min(trained) for prompted in misread)
     if steps:
         usable = [point for point in usable if point[0] in trained or point[0] < min(trained)]
-    found = ratio_map.fit(usable, clamp=clamp, steps=steps)
-    if found is None:
+    fitted = ratio_map.fit(usable, clamp=clamp, steps=steps)
+    if fitted is None:
         reached = ", ".join(f"{prompted:g}: {achieved:.2f}" for prompted, achieved in points)
         raise StageError(f"the ratio does not move the length of {adapter} ({reached}): there is nothing to calibrate")
     checks = [
-        _check(run, problems[half:], lengths[half:], found, asked)
+        _check(run, problems[half:], lengths[half:], fitted, asked)
         for asked in asked_ratios(trained)
-        if found.reaches(asked)
+        if fitted.reaches(asked)
     ]
     summary: Row = {
-        "knots": [list(knot) for knot in found.knots],
+        "knots": [list(knot) for knot in fitted.knots],
         "clamp": clamp,
         "steps": steps,
         "problems": source,
@@ -86,14 +86,14 @@ def calibrate(run: Run, *, n: int = 300, grid: Sequence[float] = (), clamp: bool
         "n_check": len(problems) - half,
         "measured": [{"prompted": prompted, "achieved": round(achieved, 4)} for prompted, achieved in points],
         "checks": checks,
-        "out_of_reach": [asked for asked in asked_ratios(trained) if not found.reaches(asked)],
+        "out_of_reach": [asked for asked in asked_ratios(trained) if not fitted.reaches(asked)],
         "misread": misread,
         "error_before": _mean_error(checks, "before"),
         "error_after": _mean_error(checks, "after"),
     }
     write_atomically(run.folder.file(CALIBRATION), json.dumps(summary, indent=1) + "\n")
     template = (adapter / TEMPLATE).read_text(encoding="utf-8")
-    write_atomically(adapter / TEMPLATE, set_ratio_map(template, found))
+    write_atomically(adapter / TEMPLATE, set_ratio_map(template, fitted))
     return summary
 
 
@@ -129,13 +129,13 @@ def measuring(run: Run, weights: str, prompted: float) -> Work:
     def work(problems: Sequence[Problem]) -> list[Row]:
         prompts = [run.prompts.prompt(problem.question, prompted) for problem in problems]
         done = complete(problems, prompts, backend, Sampling(max_new_tokens=cap), run.config.prompt, run.count)
-        return [trajectory_row(grade_trajectory(one, run.task)) for one in done]
+        return [trajectory_row(grade_trajectory(trajectory, run.task)) for trajectory in done]
 
     return work
 
 
 def _answers(run: Run, problems: Sequence[Problem], weights: str, prompted: float) -> list[Row]:
-    which = hashlib.sha256("\n".join(one.id for one in problems).encode()).hexdigest()[:8]
+    which = hashlib.sha256("\n".join(problem.id for problem in problems).encode()).hexdigest()[:8]
     name = f"{FOLDER}/{weights}-{prompted:g}-{which}.jsonl"
     pending = run.folder.pending(name, problems, 4 * run.config.evaluate.batch_size)
     build = partial(measuring, weights=weights, prompted=prompted)
@@ -149,14 +149,15 @@ def _achieved(rows: Sequence[Row], lengths: Sequence[int]) -> float:
 
 
 def _check(
-    run: Run, problems: Sequence[Problem], lengths: Sequence[int], found: RatioMap, asked: float
+    run: Run, problems: Sequence[Problem], lengths: Sequence[int], fitted: RatioMap, asked: float
 ) -> dict[str, Any]:
     """What asking for `asked` achieves, prompted as it is and through the map; with the accuracy of both."""
-    row: dict[str, Any] = {"asked": asked, "prompted": found.prompted(asked)}
+    row: dict[str, Any] = {"asked": asked, "prompted": fitted.prompted(asked)}
     for name, prompted in (("before", asked), ("after", row["prompted"])):
         rows = _answers(run, problems, "tokenskip", prompted)
         row[name] = round(_achieved(rows, lengths), 4)
-        row[f"accuracy_{name}"] = sum(bool(one["grade"] and one["grade"]["correct"]) for one in rows) / len(rows)
+        n_correct = sum(bool(answer["grade"] and answer["grade"]["correct"]) for answer in rows)
+        row[f"accuracy_{name}"] = n_correct / len(rows)
     return row
 
 

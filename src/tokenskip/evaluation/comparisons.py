@@ -1,6 +1,6 @@
 """What the arms of a run say of each other: the headline pair, the Pareto front, and controls that do better. Pure.
 
-No function here knows an arm's name: what an arm is stands in its `role`, `weights` and `shortened_by`.
+No function here knows an arm's name: what an arm is follows from its `role`, `weights` and `shortened_by`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether a completion runs in circles, in any script. Pure.
 
-A text is a sequence of words; where a script has no spaces (Chinese, Japanese, Thai, …), each of its characters stands
-for a part of a word. A loop is a piece of at most 60 words that is said at least four times in a row, 12 words in all.
+A text is a sequence of words; where a script has no spaces (Chinese, Japanese, Thai, …), each of its characters counts
+as a part of a word. A loop is a piece of at most 60 words that is said at least four times in a row, 12 words in all.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The numbers of one arm, from graded trajectories: accuracy, interval, paired test, tokens, achieved ratios, times.
 
 Reads lists of `Trajectory` (one arm each, ungraded rows allowed) and returns an `ArmResult`. Pure: no file, no model,
-no random state of its own (bootstraps are seeded). What arms say of each other is in `comparisons` and `warnings`.
+no random state (bootstraps are seeded). What arms say of each other is in `comparisons` and `warnings`.
 
 Several samples of one problem share its id: a problem then counts once, with its mean (pass@1); accuracies
 have a Wilson interval with a design effect, differences a bootstrap over problems, not rows. What cannot
-be graded counts as not correct, and has a rate of its own.
+be graded counts as not correct, and has a separate rate.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ def funnel(folder: RunFolder) -> list[FunnelStep]:
         for row in read_rows(folder.file(PRUNED)):
             cuts += len(row.get("pruned", ()))
             rejected += sum(1 for cut in row.get("pruned", ()) if cut["rejected"])
-        steps += [("pruned texts", cuts), ("rejected by the verifier", rejected)]
+        steps += [("pruned texts", cuts), ("rejected by the equation check or for its ratio", rejected)]
     if folder.file(TRAIN).exists():
         steps.append(("training rows", sum(1 for _ in read_rows(folder.file(TRAIN)))))
     return [FunnelStep(reason=reason, count=count) for reason, count in steps]

@@ -1,7 +1,7 @@
 """What `results.json` holds: frozen models, one a kind of record, with every field described. Pure.
 
 `tokenskip report RUN` writes one `Results`; the report, `compare`, the model card, the trackers and the benchmarks read
-its fields. A share is between 0 and 1; a number that was not measured or cannot be told is null. A new field or another
+its fields. A share is between 0 and 1; a number that was not measured or has no value is null. A new field or another
 meaning is a new `SCHEMA`; a file of another one is refused: `tokenskip report RUN` writes it again from the run's rows.
 
     python -c "import tokenskip; print(tokenskip.load_results('runs/demo').arms[0].accuracy)"

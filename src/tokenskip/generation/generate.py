@@ -59,7 +59,7 @@ def completing(run: Run) -> Work:
 
 
 def repeat(problems: Iterable[Problem], samples: int) -> Iterator[Problem]:
-    """Every problem `samples` times in a row, told apart by its sample number."""
+    """Every problem `samples` times in a row, distinguished by its sample number."""
     return (replace(problem, sample=k) if k else problem for problem in problems for k in range(samples))
 
 
@@ -88,7 +88,7 @@ def complete(
 def ask(
     problems: Sequence[Problem], prompts: Sequence[Prompt], backend: Backend, sampling: Sampling
 ) -> list[Completion]:
-    """One completion a problem and prompt, each with a seed of its own.
+    """One completion a problem and prompt, each with its own seed.
 
     Samples of one number are asked for together, and with another seed for each number, for backends that know one seed
     a call only.
@@ -99,8 +99,8 @@ def ask(
     completions: dict[int, Completion] = {}
     for sample, group in groups.items():
         seeded = [replace(prompts[i], seed=seed_of(sampling.seed, problems[i])) for i in group]
-        found = answer(backend, seeded, replace(sampling, seed=sampling.seed + sample))
-        completions |= zip(group, found, strict=True)
+        answers = answer(backend, seeded, replace(sampling, seed=sampling.seed + sample))
+        completions |= zip(group, answers, strict=True)
     return [completions[i] for i in range(len(problems))]
 
 

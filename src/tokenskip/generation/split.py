@@ -27,10 +27,10 @@ import re
 from dataclasses import dataclass
 
 from tokenskip.answers.latex import BOX, find_boxes
-from tokenskip.answers.sentences import sentence_ends
 from tokenskip.answers.statements import last_list, last_trigger
 from tokenskip.answers.thoughts import closing, opening
 from tokenskip.config import PromptConfig
+from tokenskip.sentences import sentence_ends
 from tokenskip.types import Finish
 
 TRUNCATED = "truncated"

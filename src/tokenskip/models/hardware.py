@@ -1,4 +1,4 @@
-"""What the machine has, asked once: cores, bf16 units, and glibc told to keep memory.
+"""What the machine has, asked once: cores, bf16 units, and glibc set to keep memory.
 
 Nothing here is imported before it is needed: torch answers for the CPU.
 """

@@ -243,7 +243,7 @@ def _adapter_shapes(adapter: Path, config: ModelConfig) -> dict[str, tuple[int, 
 
 
 def _check_base(adapter: Path, named: str, config: ModelConfig) -> None:
-    """ModelError where an adapter names another base model than `config` does, as far as that can be told.
+    """ModelError where an adapter names another base model than `config` does, as far as that can be decided.
 
     Where both are here, their weights decide. Else a name may have moved to another folder, but not to another name.
     """
@@ -279,10 +279,10 @@ def adapts_tied_embeddings(model: Any) -> bool:
 def check_context(config: ModelConfig, n_prompt: int, cap: int) -> None:
     """ModelError when not even a prompt of `n_prompt` tokens and `cap` new ones fit the model's context window.
 
-    Reads the model's configuration only, so that it is told before weights are loaded.
+    Reads the model's configuration only, so that it is reported before weights are loaded.
     """
-    found = _read_config(config)
-    context = getattr(found, "max_position_embeddings", None)
+    hf_config = _read_config(config)
+    context = getattr(hf_config, "max_position_embeddings", None)
     if context and n_prompt + cap > context:
         raise ModelError(
             f"{config.path} has a context of {context} tokens, too short for a prompt ({n_prompt} tokens without the "

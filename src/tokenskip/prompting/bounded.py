@@ -1,4 +1,4 @@
-"""Work that somebody else's text decides on, tried in a process of its own with limits on time, memory and size.
+"""Work that somebody else's text decides on, tried in a separate process with limits on time, memory and size.
 
 text = bounded(lambda: tokenizer.apply_chat_template(messages, tokenize=False))
 

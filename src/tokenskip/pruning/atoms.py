@@ -9,12 +9,12 @@ glue them together. No unit of any kind divides a grapheme cluster.
 
     split_units("So 2 + 3 = 5 apples.", "token", atoms=True)   # |So| 2 + 3 = 5| apples|.|
 
-White space belongs to the unit that follows it, with two exceptions that are units of their own and hold nothing else:
+White space belongs to the unit that follows it, with two exceptions that are separate units and hold nothing else:
 white space at either edge of the text, and what lies between two lines up to the last line break (so indentation goes
 with its line). `prune` emits these only between kept text, which is how line structure survives.
 
 `tokenskip.pruning.lexemes` reads the pieces, `expressions` joins those that calculate, `statements` adds the words that
-an equation needs; `equations` is the other half, the verifier, whose names are importable from here as well.
+an equation needs; `equations` is the other half, the equation check, whose names are importable from here as well.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ percentile. What we do otherwise, and why:
   differ after a cut); the official code counts in another model's tokens;
 - what is kept or dropped is a unit (`tokenskip.pruning.atoms`), so equations stay whole; the budget is met within one
   unit, and a chain for which that is impossible (a chain of one unit, say) is not trained on at that ratio;
-- the kept text is sliced out of the chain, so spaces and lines survive: between kept text of different lines stands
+- the kept text is sliced out of the chain, so spaces and lines survive: between kept text of different lines is
   one newline run of those that lie between (the longest), and the white space at the chain's edges always stays;
 - besides the percentile per chain (`cut: chain`), one threshold per ratio for the whole data (`cut: corpus`).
 
@@ -48,7 +48,7 @@ class Chain:
         self.cores: list[int] = []  # where the text of each unit begins
         self.breaks: list[Range | None] = []  # the newlines before each unit
         self.owners: list[int] = []  # the nearest unit, at or before each, that begins with white space
-        self.lines: list[int] = []  # the nearest unit, at or before each, that newlines stand before
+        self.lines: list[int] = []  # the nearest unit, at or before each, that follows newlines
         pending: Range | None = None
         for start, end in units:
             piece = cot[start:end]
@@ -94,7 +94,7 @@ class Chain:
             else:
                 owner = self.owners[index]
                 new_line = self.lines[index] > previous >= 0
-                if new_line:  # at the start of a line only that line's own indentation may stand
+                if new_line:  # at the start of a line only that line's own indentation may come
                     newlines = filter(None, self.breaks[previous + 1 : index + 1])
                     emit(*max(newlines, key=lambda gap: gap[1] - gap[0]))
                 if owner > previous >= 0 and new_line == bool(self.breaks[owner]):

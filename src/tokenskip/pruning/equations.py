@@ -30,7 +30,7 @@ __all__ = ["Equation", "check_pruned", "equations", "holds_by_itself", "value"]
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """One stated relation, mostly an equation. A side is its normalised tokens; empty where words stand there."""
+    """One stated relation, mostly an equation. A side is its normalised tokens; empty where it has words instead."""
 
     lhs: str
     rhs: str
@@ -38,7 +38,7 @@ class Equation:
 
     @property
     def holds(self) -> bool | None:
-        """Whether both sides have exactly the same value (or stand in that relation); None when either has none."""
+        """Whether both sides have exactly the same value (or are in that relation); None when either has none."""
         left, right = value(self.lhs), value(self.rhs)
         if left is None or right is None:
             return None
@@ -71,7 +71,7 @@ _MAX_SIDES = 32  # of longer chains of equalities only the neighbours count
 
 
 class Statement(NamedTuple):
-    """An equation where it stands."""
+    """An equation and its place in the text."""
 
     equation: Equation
     run: Run
@@ -99,7 +99,7 @@ def holds_by_itself(text: str) -> bool:
 def check_pruned(original: str, pruned: str) -> str | None:
     """Why `pruned` must not be trained on, or None: it states an equation that `original` does not, or a false one.
 
-    What stands directly left and right of an equation counts as part of it, so a lost operator shows ("8 4 = 32"), and
+    What is directly left and right of an equation counts as part of it, so a lost operator shows ("8 4 = 32"), and
     so do the words of its clause where it does not hold by its numbers ("half of 48 = 24"). `a = c` is stated by
     `a = b = c`. A false equation that the original states in the same words passes: it is not the pruner's fault.
     """
@@ -108,8 +108,8 @@ def check_pruned(original: str, pruned: str) -> str | None:
     stated = _stated(original)
     for statement in statements(pruned):
         equation = statement.equation
-        found = stated.get(equation, ())
-        if not any(_says_the_same(statement, other) for other in found):
+        originals = stated.get(equation, ())
+        if not any(_says_the_same(statement, other) for other in originals):
             return f"{'false' if equation.holds is False else 'new'} equation '{equation}'"
     return None
 

@@ -1,6 +1,6 @@
 """Arithmetic held together: lexemes joined to expressions such as `48 clips / 2 = 24`. Pure.
 
-An expression has operands with operators between them, on one line, its parentheses closed. Up to three words may stand
+An expression has operands with operators between them, on one line, its parentheses closed. Up to three words may come
 between an operand and its operator ("48 clips / 2 = 24"), and one name before `=` ("total = 12 + 5").
 """
 

@@ -21,7 +21,7 @@ from tokenskip.sentences import LINE_BREAKS
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 """Scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han."""
 
-_MARK = "\u02d1"  # a letter that no text holds; stands for whatever modifies the character before it
+_MARK = "\u02d1"  # a letter that no text holds; replaces whatever modifies the character before it
 _MODIFIER = regex.compile(rf"(?:(?![{UNSPACED}])[\p{{M}}\u200c\u200d\u2060\u00ad\p{{Bidi_Control}}\p{{EMod}}])")
 _FULL_WIDTH = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F) if chr(code - 0xFEE0) in "+-*/=<>%|()^$"}
 _GRAPHEME = regex.compile(r"\X")

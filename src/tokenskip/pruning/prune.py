@@ -41,7 +41,9 @@ def pruning(run: Run) -> Work:
     settings = run.config.prune
     thresholds = None
     if settings.cut == "corpus":
-        scored = ((one.cot, one.scores) for one in run.folder.trajectories(SCORES) if one.scores)
+        scored = (
+            (trajectory.cot, trajectory.scores) for trajectory in run.folder.trajectories(SCORES) if trajectory.scores
+        )
         thresholds = corpus_thresholds(scored, settings.ratios, run.count, settings)
 
     def work(window: Sequence[Trajectory]) -> list[Row]:

@@ -138,7 +138,7 @@ class _Clauses:
         return not relations or not any(map(str.isalnum, self.pieces[index][relations[-1].end() :]))
 
     def _linked(self, verb: int) -> Range | None:
-        """The statement that a linking verb makes: "half of 48 is 24"; None where it does not stand between numbers."""
+        """The statement that a linking verb makes: "half of 48 is 24"; None where it is not between numbers."""
         before, after = self._number(verb, -1), self._number(verb, 1)
         if before is None or after is None:
             return None
@@ -209,5 +209,5 @@ def _holds(piece: str) -> bool:
 
 
 def _holds_if_read(piece: str) -> bool:
-    """Whether a delimited formula can stand alone: it is not plainly false ("$48 = 24$")."""
+    """Whether a delimited formula can be a statement by itself: it is not plainly false ("$48 = 24$")."""
     return not any(statement.equation.holds is False for statement in statements(piece))

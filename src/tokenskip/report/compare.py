@@ -78,7 +78,7 @@ def read_runs(sources: Sequence[Path]) -> list[NamedRun]:
     runs: list[NamedRun] = []
     for source, results in zip(sources, read, strict=True):
         first = results.run
-        if names.count(first) > 1:  # runs of one recipe: told apart by their folders
+        if names.count(first) > 1:  # runs of one recipe: distinguished by their folders
             place = source.resolve()
             first = f"{first} ({(place if place.is_dir() else place.parent).name})"
         name, k = first, 2
@@ -151,7 +151,7 @@ def write_comparison(runs: Sequence[NamedRun], target: Path) -> Path:
             colours=[(k, *PALETTE[k % len(PALETTE)]) for k in range(len(runs))],
             css=read_templates("report.css"),
             js=read_templates("charts.js", "compare.js"),
-            island=embed([{"run": run.name, "arms": _points(run)} for run in runs]),
+            data=embed([{"run": run.name, "arms": _points(run)} for run in runs]),
             pairs=pairs(runs),
             spreads=spreads(runs),
             summary=summary(runs),

@@ -82,7 +82,7 @@ def render_html(results: Results) -> str:
             r=results,
             css=read_templates("report.css"),
             js=read_templates("charts.js", "report.js"),
-            island=island(results),
+            data=page_data(results),
             colours=[(index, *pair) for index, pair in enumerate(colours(results.arms).values())],
             names=names,
             summary=summary(results),
@@ -121,7 +121,7 @@ def read_templates(*names: str) -> Any:
     return Markup("".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names))
 
 
-def island(results: Results) -> Any:
+def page_data(results: Results) -> Any:
     """The JSON that the page's script reads."""
     main, pair = main_arm(results.arms), headline(results.arms)
     return embed(

@@ -16,7 +16,7 @@ from tokenskip.evaluation.schema import ArmResult, Results, Sample
 from tokenskip.report.highlight import sample_view
 from tokenskip.terminal import printable
 
-# Okabe and Ito's palette, told apart with any colour vision: (on light, on dark).
+# Okabe and Ito's palette, distinguishable with any colour vision: (on light, on dark).
 ORIGINAL_COLOUR = ("#3f4854", "#c9d1db")
 MAIN_COLOUR = ("#0072b2", "#4aa8e0")
 OTHER_COLOURS = (

@@ -7,8 +7,8 @@ space at either end of a token is left out of its span, so that spans mark the s
 the space to the word or not; a token of nothing but white space keeps its span. Tokens that share characters (the byte
 pieces of one emoji) become one span.
 
-Batches are sorted by length and filled up to `batch_tokens`, padding included; padding stands on the right and, behind
-a causal mask, changes no number in front of it.
+Batches are sorted by length and filled up to `batch_tokens`, padding included; padding is on the right and, under
+a causal mask, changes no number before it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Encoded:
 
     @property
     def n_cot_tokens(self) -> int:
-        """How many of the tokens behind the prompt begin inside the CoT."""
+        """How many of the tokens after the prompt begin inside the CoT."""
         return sum(start < self.n_cot_chars for start, _ in self.offsets)
 
     def goal_positions(self, goal: Goal, after: int = 0) -> list[int]:
@@ -70,7 +70,7 @@ class Encoded:
 
 
 def _begins_line(text: str, start: int, end: int) -> bool:
-    """Whether the first character of text[start:end] that is no white space is the first such one behind a newline."""
+    """Whether the first character of text[start:end] that is no white space is the first such one after a newline."""
     core = start + len(text[start:end]) - len(text[start:end].lstrip())
     return core < end and text[:core].rstrip(" \t").endswith("\n")
 
@@ -88,10 +88,10 @@ def check_batch_tokens(given: int) -> None:
 
 
 def find_answer(trajectory: Trajectory) -> tuple[str, tuple[int, int]]:
-    """The tail and where in `cot + tail` the answer stands, as characters.
+    """The tail and where in `cot + tail` the answer is, as characters.
 
     It is the last place in the tail of the graded answer, else of the gold one; else the whole tail. A trajectory
-    without a tail (a CoT alone, from a user's file) gets its gold answer on a line of its own; with no answer at all
+    without a tail (a CoT alone, from a user's file) gets its gold answer on a separate line; with no answer at all
     the range is empty.
     """
     tail, n = trajectory.tail, len(trajectory.cot)
@@ -210,7 +210,7 @@ def pad(rows: Sequence[Sequence[int]], device: Any, filler: int = 0) -> tuple[An
 
 
 def token_logprobs(model: Any, items: Sequence[Encoded]) -> list[list[float]]:
-    """log p(token | all tokens before it) of every token behind the prompt, one list an item.
+    """log p(token | all tokens before it) of every token after the prompt, one list an item.
 
     Logits are computed from the shortest prompt of the batch on where the model can leave the rest out.
     """
@@ -222,8 +222,8 @@ def token_logprobs(model: Any, items: Sequence[Encoded]) -> list[list[float]]:
         begin = ids.shape[1] - logits.shape[1]
         rows = []
         for i, item in enumerate(items):
-            own = logits[i, item.n_prompt - 1 - begin : len(item.ids) - 1 - begin]
-            rows.append(gather_logprobs(own, ids[i, item.n_prompt : len(item.ids)]).cpu().tolist())
+            after_prompt = logits[i, item.n_prompt - 1 - begin : len(item.ids) - 1 - begin]
+            rows.append(gather_logprobs(after_prompt, ids[i, item.n_prompt : len(item.ids)]).cpu().tolist())
     return rows
 
 

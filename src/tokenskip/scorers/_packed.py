@@ -30,9 +30,9 @@ def packs(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 
 def packed_logits(model: Any, rows: Sequence[Sequence[int]]) -> Any:
-    """Logits of all tokens of `rows`, (tokens, labels), row behind row.
+    """Logits of all tokens of `rows`, (tokens, labels), row after row.
 
-    No row may hold the padding id: XLM-RoBERTa gives such a token no position of its own.
+    No row may hold the padding id: XLM-RoBERTa gives every such token the same position.
     """
     config = model.config
     first = config.pad_token_id + 1 if config.model_type == "xlm-roberta" else 0

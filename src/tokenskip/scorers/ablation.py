@@ -1,4 +1,4 @@
-"""`ablation`: how much better the model predicts the goal with a unit than without it, the others kept by chance.
+"""`ablation`: how much better the model predicts the goal with a unit than without it, the others kept randomly.
 
     importance(u) = sum_k (m_k(u) - rho_k) (y_k - f(rho_k)) / sum_k (m_k(u) - rho_k)^2,      k = 1 ... subsets
 
@@ -9,7 +9,7 @@ f: the straight line through the chain's (rho_k, y_k), so that a longer cut's be
 
 It is the slope of a linear surrogate over random ablations, as in RISE (arXiv 1806.07421) and ContextCite (2409.00729,
 section 3), estimated unit by unit instead of by a sparse regression. `leave_one_out` asks about a unit while all others
-stand; there "take away 3, so the total drops" loses nothing with either half. Here it is asked at the lengths that
+are kept; there "take away 3, so the total drops" loses nothing with either half. Here it is asked at the lengths that
 pruning will leave. A few dozen subsets rank a chain's units only roughly: the mean over many chains is what is good
 (`tokenskip distill`).
 

@@ -1,7 +1,7 @@
 """`goal_gradient`: how much the loss of the answer moves with each token of the chain (GoGI, arXiv 2505.08392).
 
     L_ans = -sum_j log p(a_j | question, chain, a_<j)
-    GoGI(t) = || d L_ans / d h_t ||_1          h_t: what stands for token t at one chosen layer
+    GoGI(t) = || d L_ans / d h_t ||_1          h_t: the hidden state of token t at one chosen layer
 
 One forward and one backward pass a batch; no weight receives a gradient. Deviations from the paper:
 
@@ -11,8 +11,8 @@ One forward and one backward pass a batch; no weight receives a gradient. Deviat
   worked chain can mostly be copied from its last line, so the answer alone hardly depends on the steps before; the
   numbers in between do. On a small reasoner this ranked digits and operators above the rest far more often than the
   paper's goal did. `goal="equations"` adds operators, `goal="steps"` also what later lines begin with, `goal="chain"`
-  is the answer and every later token. Values are divided by how many goal tokens stand
-  behind t: a token is not important because much comes after it, and a chain is not thinned towards its end only.
+  is the answer and every later token. Values are divided by how many goal tokens come
+  after t: a token is not important because much comes after it, and a chain is not thinned towards its end only.
 - `grad_x_input=True`: |<gradient, h_t>|, the first-order change when h_t is set to zero, in place of the norm.
 - The threshold that follows the model's entropy (the paper's second half, ADS) is not here: a ratio decides.
 
@@ -66,9 +66,10 @@ class GoalGradient(CausalScorer):
             values = (gradient * hidden).sum(-1).abs()
         else:
             values = gradient.norm(p=1 if self.norm == "l1" else 2, dim=-1)
-        for row, behind in zip(values, positions, strict=True):
-            goal = torch.tensor(behind, device=row.device)
-            after = len(behind) - torch.searchsorted(goal, torch.arange(len(row), device=row.device), right=True)
+        for row, goal_positions in zip(values, positions, strict=True):
+            goal = torch.tensor(goal_positions, device=row.device)
+            up_to_here = torch.searchsorted(goal, torch.arange(len(row), device=row.device), right=True)
+            after = len(goal_positions) - up_to_here
             row /= after.clamp(min=1)
         rows = values.cpu().tolist()
         return [cot_scores(self.name, item, row[item.n_prompt :]) for item, row in zip(items, rows, strict=True)]

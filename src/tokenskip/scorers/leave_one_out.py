@@ -7,9 +7,9 @@ arXiv 2601.03066, asks the same question; it then deletes a unit and asks again.
 before it and the rest is tokenized again, so this is the text that pruning would give. `goal`:
 
 - "answer": the answer's tokens.
-- "numbers": the answer and every token of the chain behind the unit that has a digit in it.
-- "equations": those, and the operators behind the unit. "steps": those, and what each later line begins with.
-- "chain": the answer and every token of the chain behind the unit.
+- "numbers": the answer and every token of the chain after the unit that has a digit in it.
+- "equations": those, and the operators after the unit. "steps": those, and what each later line begins with.
+- "chain": the answer and every token of the chain after the unit.
 
     tokenskip prune FILE.jsonl --scorer leave_one_out --model MODEL --ratio 0.6 -o OUT.jsonl
 """

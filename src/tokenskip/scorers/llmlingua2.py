@@ -10,7 +10,7 @@ return, decision for decision, see `llmlingua_rule`. Deviations from the package
 - `framing="trained"` puts the tokenizer's own begin and end tokens around a text, as the checkpoints were trained;
   `framing="upstream"` does what the package does: `[CLS]` and `[SEP]` always, which XLM-R reads as unknown tokens.
 - A word is a run of letters, a run of digits, or one other sign; a token over two words counts for both.
-- A text longer than the model is cut into pieces behind the last full stop or newline that fits (anywhere, if there is
+- A text longer than the model is cut into pieces after the last full stop or newline that fits (anywhere, if there is
   none), at most `max_length - 2` tokens each; every token is scored exactly once.
 
     tokenskip prune FILE.jsonl --scorer llmlingua2 --model MODEL --ratio 0.6 -o OUT.jsonl
@@ -61,18 +61,18 @@ class LLMLingua2(Classifier):
             for start, end in chunk(text, offsets[-1], self.max_length - 2):
                 rows.append([self.frame[0], *encoding["input_ids"][start:end], self.frame[1]])
                 places.append((index, start))
-        values = [[0.0] * len(own) for own in offsets]
+        values = [[0.0] * len(token_offsets) for token_offsets in offsets]
         for row, keep in self.keep_probabilities(rows):
             index, start = places[row]
             values[index][start : start + len(keep) - 2] = keep[1:-1].tolist()
         return [
-            Scores(scorer=self.name, spans=word_spans(text, own, value))
-            for text, own, value in zip(texts, offsets, values, strict=True)
+            Scores(scorer=self.name, spans=word_spans(text, token_offsets, value))
+            for text, token_offsets, value in zip(texts, offsets, values, strict=True)
         ]
 
 
 def chunk(text: str, offsets: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-    """Token ranges of at most `size` tokens that cover the text, each ending behind a full stop or newline if any."""
+    """Token ranges of at most `size` tokens that cover the text, each ending after a full stop or newline if any."""
     ranges, start = [], 0
     while len(offsets) - start > size:
         end = start + size
@@ -95,11 +95,11 @@ def word_spans(text: str, offsets: Sequence[tuple[int, int]], values: Sequence[f
         start, end = word.span()
         while first < len(offsets) and offsets[first][1] <= start:
             first += 1
-        at, found = first, []
+        at, covering = first, []
         while at < len(offsets) and offsets[at][0] < end:
             if offsets[at][1] > max(start, offsets[at][0]):
-                found.append(values[at])
+                covering.append(values[at])
             at += 1
-        if found:
-            spans.append(Span(start, end, sum(found) / len(found)))
+        if covering:
+            spans.append(Span(start, end, sum(covering) / len(covering)))
     return tuple(spans)

@@ -115,9 +115,9 @@ class LLMLinguaRule(Classifier):
                 cuts[index] = [self._cut(*words, max(0, 1 - rate)) if rate < 1 else "" for rate in rates]
         results, at = [], 0
         for chunks in chunked:
-            own = cuts[at : at + len(chunks)]
+            chunk_cuts = cuts[at : at + len(chunks)]
             whole = "".join(map(self._restore, chunks))
-            results.append(["".join(c[i] for c in own) if rate < 1 else whole for i, rate in enumerate(rates)])
+            results.append(["".join(c[i] for c in chunk_cuts) if rate < 1 else whole for i, rate in enumerate(rates)])
             at += len(chunks)
         return results
 

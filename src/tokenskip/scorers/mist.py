@@ -1,6 +1,6 @@
 """`mist`: necessity and sufficiency of each token for the answer (MIST, arXiv 2608.31066).
 
-With h_t^l what stands for token t behind block l, log p(a) the log-likelihood of the answer, and w_l layer weights:
+With h_t^l the hidden state of token t after block l, log p(a) the log-likelihood of the answer, and w_l layer weights:
 
     necessity(t)   = sum_l w_l < d log p(a) / d h_t^l on the full chain,  h_t^l >
     sufficiency(t) = sum_l w_l < d log p(a) / d h_t^l without the chain,  h_t^l - h0_t^l >
@@ -83,7 +83,7 @@ class Mist(CausalScorer):
         return results
 
     def _states(self, embedded: Any, ids: Any, mask: Any, positions: list[list[int]]) -> tuple[list[Any], list[Any]]:
-        """States behind every block but the last, (batch, seq, hidden) each, and the goal's gradient there.
+        """States after every block but the last, (batch, seq, hidden) each, and the goal's gradient there.
 
         The last block's states are left out: no later token reads them.
         """

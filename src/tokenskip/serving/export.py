@@ -5,7 +5,7 @@
     alpaca     instruction, input, output, system, with dataset_info.json as LLaMA-Factory reads it
     axolotl    the chats of `messages`, with an Axolotl configuration of the run's training settings
 
-Where the ratio stands in the text, a trainer that uses the model's own chat template arrives at the ids of our own
+Where the ratio is in the text, a trainer that uses the model's own chat template arrives at the ids of our own
 training; one that takes special tokens in user turns as plain text (LLaMA-Factory's v1 rendering) does not.
 
     tokenskip export runs/NAME --format axolotl -o DIR

@@ -67,7 +67,7 @@ def find_adapter(source: str, base: str | None = None, dtype: str | None = None)
             ConfigError: the run would run code that is not trusted.
     """
     folder = adapter_path() if source == EMBEDDED else Path(source).expanduser()
-    run = next((one for one in (folder, folder.parent) if is_run(one)), None)
+    run = next((candidate for candidate in (folder, folder.parent) if is_run(candidate)), None)
     if run == folder:
         folder = folder / ADAPTER
         if not folder.exists():

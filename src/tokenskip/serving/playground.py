@@ -1,6 +1,6 @@
 """`tokenskip playground`: a local page that answers with the whole and with a shortened chain, side by side.
 
-    pip install 'tokenskip[playground]'
+    pip install 'gradio>=6,<7'
     tokenskip playground                                   # the embedded model
     tokenskip playground runs/mine                         # a run: its model, and that with its adapter
     tokenskip playground --url http://localhost:8000 --model tokenskip --original base-model
@@ -95,11 +95,11 @@ def local(source: str, base: str | None, overrides: Sequence[str]) -> Ground:
 
     def column(adapter: Path | None) -> Callable[[str, float], Iterator[Timed]]:
         backend: Any = make_backend(config, prompts, adapter)
-        own = prompts.served_by(adapter) if adapter else prompts
+        own_prompts = prompts.served_by(adapter) if adapter else prompts
 
         def ask(question: str, ratio: float, cap: int = generate.max_new_tokens) -> Iterator[Timed]:
             try:
-                prompt = own.prompt(question, ratio)
+                prompt = own_prompts.prompt(question, ratio)
             except ModelError as error:  # the template refuses the ratio
                 failed = Completion(text="", n_tokens=0, finish="error", error=str(error))
                 return iter([(failed, 0.0)])
@@ -319,4 +319,4 @@ def _questions(trained: Trained) -> list[str]:
         return [str(row["question"]) for row in islice(read_rows(file), N_QUESTIONS)]
     if trained.config.model.path != EMBEDDED:
         return []
-    return [one.question for one in family.problems("test", N_QUESTIONS)]
+    return [problem.question for problem in family.problems("test", N_QUESTIONS)]

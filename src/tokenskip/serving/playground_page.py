@@ -44,7 +44,7 @@ def check_installed(*packages: str) -> None:
     from importlib.util import find_spec
 
     if missing := [package for package in packages if find_spec(package) is None]:
-        raise BackendError(f"the playground needs {missing[0]}: pip install 'tokenskip[playground]'")
+        raise BackendError(f"the playground needs {missing[0]}: pip install 'gradio>=6,<7'")
 
 
 def launch(ground: Ground, host: str, port: int, started: Callable[[str], None]) -> None:
@@ -89,7 +89,7 @@ def build(ground: Ground) -> Any:
             gradio.HTML(f"<p>{escape(ground.note)}</p>", elem_id="note")
         question = gradio.Textbox(label="Question", lines=3, autofocus=True, elem_id="question")
         if ground.questions:
-            gradio.Examples([[one] for one in ground.questions], question, cache_examples=False)
+            gradio.Examples([[example] for example in ground.questions], question, cache_examples=False)
         ratio = gradio.Slider(0.1, 1.0, 0.6, step=0.05, label="Ratio: share of the chain to keep", elem_id="ratio")
         with gradio.Row():
             ask = gradio.Button("Ask", variant="primary", elem_id="ask")

@@ -83,7 +83,9 @@ def _empty(out: Path) -> None:
     made: set[str] = set()
     if listed.is_file() and not listed.is_symlink():
         made = {name for name in listed.read_text(encoding="utf-8").split("\n") if name == CARD or _is_listed(name)}
-    foreign = [one.name for one in out.iterdir() if one.name not in {MADE, *made} or one.is_symlink() or one.is_dir()]
+    foreign = [
+        entry.name for entry in out.iterdir() if entry.name not in {MADE, *made} or entry.is_symlink() or entry.is_dir()
+    ]
     if foreign:
         raise RunError(
             f"{out} holds something else, which no push has written ({_some(foreign)}): choose another --output"
@@ -95,16 +97,16 @@ def _empty(out: Path) -> None:
 def _copy_listed(source: Path, out: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Copy the files of the list; their names, and the names of what was left out."""
     entries = sorted(source.iterdir())
-    listed = [one for one in entries if _is_listed(one.name)]
-    if links := [one.name for one in listed if one.is_symlink() or not one.is_file()]:
+    listed = [entry for entry in entries if _is_listed(entry.name)]
+    if links := [entry.name for entry in listed if entry.is_symlink() or not entry.is_file()]:
         raise RunError(f"{source} holds {_some(links)} as a link or a folder: only files of its own are uploaded")
-    names = tuple(one.name for one in listed)
+    names = tuple(entry.name for entry in listed)
     # written first: should the copying break off, the next push may clear the folder
     (out / MADE).write_text("\n".join((CARD, *names)) + "\n", encoding="utf-8")
-    for one in listed:
-        shutil.copyfile(one, out / one.name, follow_symlinks=False)
+    for entry in listed:
+        shutil.copyfile(entry, out / entry.name, follow_symlinks=False)
     made_anew = (CARD, "losses.tsv")  # the card of PEFT, and the training's own record
-    return names, tuple(one.name for one in entries if one not in listed and one.name not in made_anew)
+    return names, tuple(entry.name for entry in entries if entry not in listed and entry.name not in made_anew)
 
 
 def _is_listed(name: str) -> bool:

@@ -58,7 +58,7 @@ def append(file: Path, text: str) -> None:
             out.write(text)
     except OSError as error:
         raise RunError(
-            f"cannot write {file}: {error.strerror}; what is written is kept, the same command goes on from there"
+            f"cannot write {file}: {error.strerror}; what is written is kept, the same command continues from there"
         ) from None
 
 

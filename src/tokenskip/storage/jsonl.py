@@ -72,7 +72,7 @@ class Spelled(float):
     spelling: str
 
     def __new__(cls, spelling: str) -> Spelled:
-        """The number that `spelling` stands for."""
+        """The number that `spelling` denotes."""
         number = super().__new__(cls, spelling)
         number.spelling = spelling
         return number

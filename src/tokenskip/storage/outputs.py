@@ -70,11 +70,11 @@ def check_file(target: Path, inputs: Iterable[Path] = ()) -> None:
     Raises:
         RunError: `target` is a folder, a link, a device or the like, one of `inputs`, or a file of a run folder.
     """
-    found = _status(target)
-    if found is None:
+    status = _status(target)
+    if status is None:
         return
-    if not stat.S_ISREG(found.st_mode):
-        raise RunError(f"cannot write {target}: it is {_kind(found.st_mode)}; give the name of a file by -o")
+    if not stat.S_ISREG(status.st_mode):
+        raise RunError(f"cannot write {target}: it is {_kind(status.st_mode)}; give the name of a file by -o")
     if any(source.exists() and source.samefile(target) for source in inputs):
         raise RunError(f"{target} is the input: give another -o")
 
@@ -85,11 +85,11 @@ def check_folder(target: Path, *, or_empty: bool = False) -> None:
     Raises:
         RunError: something is there already, or the name belongs to a run folder.
     """
-    found = _status(target)
-    if found is None:
+    status = _status(target)
+    if status is None:
         return
-    if not stat.S_ISDIR(found.st_mode):
-        raise RunError(f"cannot write {target}: it is {_kind(found.st_mode)}; give the name of a new folder by -o")
+    if not stat.S_ISDIR(status.st_mode):
+        raise RunError(f"cannot write {target}: it is {_kind(status.st_mode)}; give the name of a new folder by -o")
     if not or_empty or any(target.iterdir()):
         raise RunError(f"{target} exists: choose another -o")
 

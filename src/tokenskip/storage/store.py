@@ -1,4 +1,4 @@
-"""The run folder: what is in it, how its files grow, and how a killed run goes on.
+"""The run folder: what is in it, how its files grow, and how a killed run continues.
 
 Every stage appends whole windows of rows to its own JSONL file; row i of every file belongs to row i of
 `completions.jsonl`, so a reader zips the files and memory stays flat. To resume, a torn last line and a window that is

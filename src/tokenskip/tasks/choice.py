@@ -64,9 +64,9 @@ class Choice(RowsTask):
         """DataError when the golds are numbers that seem to be counted from 1, also beyond a limit on the rows."""
         numbers = []
         for _, row in read_rows(source, split):
-            gold, given = row.get(self.fields["gold"]), row.get(self.choices)
-            if type(gold) is int and isinstance(given, Sequence) and not isinstance(given, str):
-                numbers.append((gold, len(given)))
+            gold, choices = row.get(self.fields["gold"]), row.get(self.choices)
+            if type(gold) is int and isinstance(choices, Sequence) and not isinstance(choices, str):
+                numbers.append((gold, len(choices)))
         golds = [gold for gold, _ in numbers]
         if golds and 0 not in golds and (any(gold == n for gold, n in numbers) or len(golds) >= COUNTED_ROWS):
             raise DataError(
@@ -107,12 +107,12 @@ class Choice(RowsTask):
         return Grade(correct=same, reason="equal text" if same else "differs", extracted=letter)
 
     def _choices(self, row: Mapping[str, Any], where: str) -> tuple[Sequence[str], Sequence[str]]:
-        given = row.get(self.choices)
-        if isinstance(given, Mapping) and isinstance(given.get("text"), Sequence):
-            texts = [str(text) for text in given["text"]]
-            labels = [str(label).strip() for label in given.get("label") or ascii_uppercase[: len(texts)]]
-        elif isinstance(given, Sequence) and not isinstance(given, str):
-            texts = [str(text) for text in given]
+        choices = row.get(self.choices)
+        if isinstance(choices, Mapping) and isinstance(choices.get("text"), Sequence):
+            texts = [str(text) for text in choices["text"]]
+            labels = [str(label).strip() for label in choices.get("label") or ascii_uppercase[: len(texts)]]
+        elif isinstance(choices, Sequence) and not isinstance(choices, str):
+            texts = [str(text) for text in choices]
             labels = list(ascii_uppercase[: len(texts)])
         else:
             raise DataError(
@@ -121,9 +121,11 @@ class Choice(RowsTask):
             )
         if not 2 <= len(texts) <= len(ascii_uppercase) or len(labels) != len(texts):
             raise DataError(f"{where}: field {self.choices!r} must hold 2 to 26 choices, a label for each")
-        own = [_OWN_LABEL.match(text) for text in texts]
-        if all(own) and [match[1].upper() for match in own if match] == [label.upper() for label in labels]:
-            texts = [text[match.end() :] for text, match in zip(texts, own, strict=True) if match]
+        own_labels = [_OWN_LABEL.match(text) for text in texts]
+        if all(own_labels) and [match[1].upper() for match in own_labels if match] == [
+            label.upper() for label in labels
+        ]:
+            texts = [text[match.end() :] for text, match in zip(texts, own_labels, strict=True) if match]
         return labels, texts
 
     def _letter(self, gold: Any, labels: Sequence[str], texts: Sequence[str], where: str) -> str:

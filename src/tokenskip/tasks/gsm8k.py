@@ -17,7 +17,7 @@ from tokenskip.tasks._base import RowsTask
 
 
 class Gsm8k(RowsTask):
-    """Numeric answers; the gold one stands behind `####`."""
+    """Numeric answers; the gold one comes after `####`."""
 
     name = "gsm8k"
     numeric = True

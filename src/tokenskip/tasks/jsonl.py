@@ -5,7 +5,7 @@ Reads `task.train` and `task.test`; the fields are `id` (optional: SPLIT-LINE), 
 
     tokenskip run RECIPE.yaml --set task.name=jsonl --set task.train=mine.jsonl --set task.fields.gold=answer
 
-An `answer_fn` of yours finds the answer where ours does not: it is given the part of a completion behind the chain of
+An `answer_fn` of yours finds the answer where ours does not: it is given the part of a completion after the chain of
 thought, and returns the answer, or None when there is none.
 
     tokenskip run RECIPE.yaml --set task.options.answer_fn=my_package.my_module:last_word

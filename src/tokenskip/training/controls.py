@@ -1,4 +1,4 @@
-"""The adapters that TokenSkip is compared with, each in a folder of its own inside the run, where an arm asks for it.
+"""The adapters that TokenSkip is compared with, each in a separate folder inside the run, where an arm asks for it.
 
     control-random        arm random              the same chains, pruned randomly
     control-full-chain    arm full_chain          whole chains only (γ = 1), no ratio in the prompt

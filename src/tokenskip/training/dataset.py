@@ -32,7 +32,7 @@ def few_steps(rows: int, train: TrainConfig) -> str | None:
 
 
 def training_rows(trajectory: Trajectory, prompts: Prompts) -> Iterator[Row]:
-    """One row per pruned text that the verifier did not reject; none for a dropped trajectory."""
+    """One row per pruned text that was not rejected; none for a dropped trajectory."""
     if trajectory.dropped:
         return
     for cut in trajectory.pruned:
@@ -43,7 +43,7 @@ def training_rows(trajectory: Trajectory, prompts: Prompts) -> Iterator[Row]:
 
 
 def round_row(trajectory: Trajectory, n_cot_tokens: float, prompts: Prompts) -> Row:
-    """The row of a chain that the tuned model wrote itself, under the ratio it stands for.
+    """The row of a chain that the tuned model wrote itself, under `trajectory.ratio`.
 
     `n_cot_tokens`: what the untouched model took for the problem, in tokens.
     """
@@ -51,12 +51,12 @@ def round_row(trajectory: Trajectory, n_cot_tokens: float, prompts: Prompts) -> 
     return _row(trajectory, trajectory.ratio, achieved, trajectory.output, trajectory.n_cot_tokens, prompts)
 
 
-def _row(one: Trajectory, ratio: float, achieved: float, text: str, n_cot_tokens: int, prompts: Prompts) -> Row:
+def _row(trajectory: Trajectory, ratio: float, achieved: float, text: str, n_cot_tokens: int, prompts: Prompts) -> Row:
     return {
-        "id": one.id,
+        "id": trajectory.id,
         "ratio": ratio,
         "achieved_ratio": round(achieved, 4),
-        "prompt": list(prompts.messages(one.question)),
+        "prompt": list(prompts.messages(trajectory.question)),
         "completion": [{"role": "assistant", "content": text}],
         "chat_template_kwargs": prompt_kwargs(prompts.config, ratio),
         "n_cot_tokens": n_cot_tokens,

@@ -1,4 +1,4 @@
-"""Train a compressor of one's own: a small token classifier that learns the importance some other scorer gave.
+"""Train your own compressor: a small token classifier that learns the importance some other scorer gave.
 
 Reads trajectories with `scores` (the teacher's); writes a folder in LLMLingua-2's format (a token-classification model
 with two labels and its tokenizer, `distill.json` with the metrics), which the `llmlingua2` scorer and the `llmlingua`
@@ -58,7 +58,7 @@ class Settings:
     `encoder` is a checkpoint to start from (folder or hub id); None trains one from scratch at `size`, with a WordPiece
     vocabulary of the chains. `learning_rate` defaults to 2e-3 from scratch and 3e-5 from a checkpoint. `pool` gives
     every occurrence of a word the mean importance of all its occurrences (numbers count as one word), so that the
-    student scores a word alike wherever it stands and a fine-tuned model can foresee what is left out.
+    student scores a word alike wherever it occurs and a fine-tuned model can foresee what is left out.
 
     Raises:
         ConfigError: a setting that is not allowed.

@@ -101,7 +101,7 @@ def _round(run: Run, folder: RunFolder, number: int, weights: str) -> None:
     references = _references(run)
     _sample(run, folder, number, weights, references)
     if not folder.file(INFO).exists():
-        lengths = {one.problem.id: one.n_cot_tokens for one in references}
+        lengths = {reference.problem.id: reference.n_cot_tokens for reference in references}
         chosen, info = choose(_samples(folder), lengths, _ratios(run.config), run.config.rounds)
         if not chosen:
             raise StageError(
@@ -127,10 +127,13 @@ def _references(run: Run) -> list[_Reference]:
     """Training problems in order; one whose chains were all cut off or empty has no length to compare with."""
     lengths: dict[str, list[int]] = defaultdict(list)
     problems: dict[str, Problem] = {}
-    for one in run.folder.trajectories():
-        problems.setdefault(one.id, Problem(id=one.id, question=one.question, gold=one.gold, level=one.level))
-        if one.finish == "stop" and one.n_cot_tokens:
-            lengths[one.id].append(one.n_cot_tokens)
+    for trajectory in run.folder.trajectories():
+        problems.setdefault(
+            trajectory.id,
+            Problem(id=trajectory.id, question=trajectory.question, gold=trajectory.gold, level=trajectory.level),
+        )
+        if trajectory.finish == "stop" and trajectory.n_cot_tokens:
+            lengths[trajectory.id].append(trajectory.n_cot_tokens)
     means = {id: sum(lengths[id]) / len(lengths[id]) for id in problems if lengths[id]}
     return [_Reference(problems[id], mean) for id, mean in means.items()][: run.config.rounds.limit]
 
@@ -141,9 +144,11 @@ def _ratios(config: RunConfig) -> list[float]:
 
 
 def _sample(run: Run, folder: RunFolder, number: int, weights: str, references: Sequence[_Reference]) -> None:
-    problems = [one.problem for one in references]
+    problems = [reference.problem for reference in references]
     samples = run.config.rounds.samples
-    inputs = [(one, ratio) for ratio in _ratios(run.config) for one in repeat_in_passes(lambda: problems, samples)]
+    inputs = [
+        (problem, ratio) for ratio in _ratios(run.config) for problem in repeat_in_passes(lambda: problems, samples)
+    ]
     pending = folder.pending(SAMPLES, inputs, 4 * run.config.generate.batch_size)
     build = partial(sampling, number=number, weights=weights)
     for rows in run.map(build, pending, f"round {number}: sample", len(inputs)):
@@ -163,9 +168,9 @@ def sampling(run: Run, number: int, weights: str) -> Work:
 
     def work(items: Sequence[tuple[Problem, float]]) -> list[Row]:
         prompts = [run.prompts.prompt(problem.question, ratio) for problem, ratio in items]
-        asked = [problem for problem, _ in items]
-        done = complete(asked, prompts, backend, options, run.config.prompt, run.count)
-        return [trajectory_row(grade_trajectory(one, run.task)) for one in done]
+        problems = [problem for problem, _ in items]
+        done = complete(problems, prompts, backend, options, run.config.prompt, run.count)
+        return [trajectory_row(grade_trajectory(trajectory, run.task)) for trajectory in done]
 
     return work
 
@@ -184,32 +189,34 @@ def choose(
     counts: dict[float, dict[str, float]] = {
         ratio: {"sampled": 0, "correct": 0, "near": 0, "kept": 0, "achieved": 0.0} for ratio in ratios
     }
-    found: dict[tuple[str, float], dict[str, tuple[float, Trajectory]]] = defaultdict(dict)
-    for one in samples:
-        counts[one.ratio]["sampled"] += 1
-        if one.dropped:
+    candidates: dict[tuple[str, float], dict[str, tuple[float, Trajectory]]] = defaultdict(dict)
+    for sample in samples:
+        counts[sample.ratio]["sampled"] += 1
+        if sample.dropped:
             continue
-        counts[one.ratio]["correct"] += 1
-        achieved = one.n_cot_tokens / lengths[one.id]
-        counts[one.ratio]["achieved"] += achieved
-        ratio = one.ratio
+        counts[sample.ratio]["correct"] += 1
+        achieved = sample.n_cot_tokens / lengths[sample.id]
+        counts[sample.ratio]["achieved"] += achieved
+        ratio = sample.ratio
         if settings.label == "achieved":
             ratio = min(ratios, key=lambda asked: abs(asked - achieved))
         if abs(achieved - ratio) <= settings.tolerance:
             counts[ratio]["near"] += 1
-            found[one.id, ratio].setdefault(one.output, (abs(achieved - ratio), one))
+            candidates[sample.id, ratio].setdefault(sample.output, (abs(achieved - ratio), sample))
     chosen = {}
-    for (id, ratio), texts in found.items():
+    for (id, ratio), texts in candidates.items():
         nearest = sorted(texts.values(), key=lambda scored: scored[0])[: settings.keep]  # stable: earlier samples first
-        chosen[id, ratio] = [replace(one, ratio=ratio) for _, one in nearest]
+        chosen[id, ratio] = [replace(sample, ratio=ratio) for _, sample in nearest]
         counts[ratio]["kept"] += len(nearest)
-    total = {name: sum(int(one[name]) for one in counts.values()) for name in ("sampled", "correct", "near", "kept")}
+    total = {
+        name: sum(int(count[name]) for count in counts.values()) for name in ("sampled", "correct", "near", "kept")
+    }
     by_ratio = {
         str(ratio): {
-            **{name: int(one[name]) for name in ("sampled", "correct", "near", "kept")},
-            "achieved_ratio_correct": round(one["achieved"] / one["correct"], 4) if one["correct"] else None,
+            **{name: int(count[name]) for name in ("sampled", "correct", "near", "kept")},
+            "achieved_ratio_correct": round(count["achieved"] / count["correct"], 4) if count["correct"] else None,
         }
-        for ratio, one in counts.items()
+        for ratio, count in counts.items()
     }
     return chosen, {**total, "by_ratio": by_ratio}
 
@@ -219,7 +226,7 @@ def _rows(
 ) -> Iterator[Row]:
     """Per problem the run's own rows as far as `rounds.data` keeps them, then the round's, long ones first.
 
-    A problem's rows stand together as in the run's own file: a training that reads rows in order sees all its ratios
+    A problem's rows are together as in the run's own file: a training that reads rows in order sees all its ratios
     side by side in every round. Problems that only the round solved come last.
     """
     waiting: dict[str, dict[float, list[Trajectory]]] = {}
@@ -228,8 +235,8 @@ def _rows(
 
     def own(id: str) -> Iterator[Row]:
         for several in waiting.pop(id, {}).values():
-            for one in several:
-                yield {**round_row(one, lengths[id], run.prompts), "round": number}
+            for trajectory in several:
+                yield {**round_row(trajectory, lengths[id], run.prompts), "round": number}
 
     for id, rows in groupby(read_rows(run.folder.require(TRAIN)), itemgetter("id")):
         for row in rows:

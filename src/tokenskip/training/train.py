@@ -1,7 +1,7 @@
 """Stage 6: fine-tune the target model on `train.jsonl`. Writes `checkpoints/` and `adapter/`.
 
 Rows are tokenised here, by the same code that renders prompts at inference, so the ids cannot differ; the loss is on
-the completion and its end-of-sequence token only (paper, equation 4). A killed training goes on from its last
+the completion and its end-of-sequence token only (paper, equation 4). A killed training continues from its last
 checkpoint and ends in the same bytes.
 
     tokenskip train runs/NAME
@@ -167,7 +167,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
             raise
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
         raise RunError(
-            f"training could not write to {path}: {reason}; the same command goes on from the last checkpoint"
+            f"training could not write to {path}: {reason}; the same command continues from the last checkpoint"
         ) from None
 
 

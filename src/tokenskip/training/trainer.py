@@ -129,14 +129,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
 def _draws(model: nn.Module) -> bool:
     """Whether the model draws random numbers: threads would take them from one generator in any order."""
     config = getattr(model, "config", None)
-    dropouts = any(isinstance(one, nn.Dropout) and one.p > 0 for one in model.modules())
+    dropouts = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
     return dropouts or bool(getattr(config, "attention_dropout", 0))
 
 
 def split_batch(batch: dict[str, Tensor], largest: int) -> list[dict[str, Tensor]]:
     """A batch padded on the right, as an even number of parts, rows sorted by length, none padded beyond its longest.
 
-    `largest`: tokens of a part, padding included; a longer row is a part of its own.
+    `largest`: tokens of a part, padding included; a longer row is a part by itself.
     """
     lengths = batch["attention_mask"].sum(-1)
     order = lengths.argsort(stable=True, descending=True).tolist()

@@ -150,7 +150,7 @@
   byId("more").addEventListener("click", () => {
     const first = byId("problems").childElementCount;
     more();
-    byId("problems").children[first]?.querySelector("summary").focus();  // the keyboard goes on where it was
+    byId("problems").children[first]?.querySelector("summary").focus();  // the keyboard continues where it was
   });
   browse();
 })();
