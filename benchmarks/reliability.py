@@ -196,7 +196,7 @@ def show_engines(ran: dict[str, Any]) -> str:
     ]
     return (
         f"**Engines.** Seconds of `generate` for {ran['rows']} rows on {ran['cores']} cores at a load average of "
-        f"{ran['load']}: up to the first window of rows (imports, cluster, actors, models), and behind it:\n\n"
+        f"{ran['load']}: up to the first window of rows (imports, cluster, actors, models), and after it:\n\n"
         + table(["", *next(iter(ran["seconds"].values()))], rows)
     )
 

@@ -22,6 +22,11 @@ def test_no_limit_of_the_house_is_broken() -> None:
     assert house.broken_limits() == []
 
 
+def test_the_page_quotes_the_table_of_today() -> None:
+    page = house.PAGE.read_text(encoding="utf-8")
+    assert page == house.quoted(page), "run: python tools/house.py --write"
+
+
 def test_upward_imports_and_circles_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def module(name: str, text: str) -> house.Module:
         return house.Module(name, text, ast.parse(text))

@@ -1,5 +1,4 @@
-"""The shape of the package, measured from its sources: layers, circles, sizes, shares. Writes nothing.
-
+"""The shape of the package, measured from its sources: layers, circles, sizes, shares.
 python tools/house.py            # prints the table that ARCHITECTURE.md quotes; exits 1 where a limit is broken
 python tools/house.py --table    # the table alone
 """
@@ -19,6 +18,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "tokenskip"
+PAGE = REPOSITORY / "ARCHITECTURE.md"
 
 LAYERS = (
     ("errors", "types", "progress", "distributed", "models.hardware", "terminal", "prompting.bounded", "sentences"),
@@ -247,13 +247,21 @@ def broken_limits() -> list[str]:
     return found
 
 
+def quoted(page: str) -> str:
+    """`page` with the table between its `house` markers."""
+    before, begin, rest = page.partition("<!-- house:begin -->\n")
+    _, end, after = rest.partition("<!-- house:end -->")
+    return f"{before}{begin}{table()}\n{end}{after}"
+
+
 def main() -> None:
     """Print the table; exit with 1 and a line for every broken limit."""
     parser = argparse.ArgumentParser(description="The shape of the package, measured from its sources.")
-    parser.add_argument("--table", action="store_true", help="print the table alone")
-    arguments = parser.parse_args()
+    parser.add_argument("--write", action="store_true", help="put the table into ARCHITECTURE.md")
+    if parser.parse_args().write:
+        PAGE.write_text(quoted(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     print(table())
-    broken = [] if arguments.table else broken_limits()
+    broken = broken_limits()
     for line in broken:
         print(line, file=sys.stderr)
     sys.exit(bool(broken))
