@@ -45,7 +45,7 @@ of a chain, averaged over chains, ± its standard error.
 {cuts}
 Kept shares count characters: numbers are digits with their separators, operators `- + * / × ÷ = < > ^ %`, fillers the
 {len(results["fillers"])} function words and discourse markers that scorers.json lists, other words the rest (names,
-things, verbs). A chain is rejected when the verifier finds a new or a false equation in it.
+things, verbs). A chain is rejected when the equation check finds a new or a false equation in it.
 
 {accuracy(results)}
 ## The same chain at γ = 0.5

@@ -181,6 +181,7 @@ def fit(points: Sequence[tuple[float, float]], *, clamp: bool = False, steps: bo
     achieved = isotonic_regression([point[1] for point in ordered]).x.tolist()
     ranges: dict[float, list[float]] = {}
     for (prompted, _), value in zip(ordered, achieved, strict=True):
+        # pooled values are equal up to float error; four digits make them one key
         ranges.setdefault(round(value, 4), []).append(prompted)
     knots = tuple((value, some[len(some) // 2]) for value, some in ranges.items() if 0 < value < 1)
     return RatioMap(knots, clamp, steps) if len(knots) > 1 else None

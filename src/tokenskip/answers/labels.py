@@ -35,10 +35,14 @@ _LEAD = re.compile(
            | [:：=]+ )""",
     re.VERBOSE | re.IGNORECASE,
 )
+# a letter and its wrapping, no words: "**(B)**."; LaTeX is gone by then
 _LETTER_ONLY = re.compile(r"[\s(\[{<*\"'`$.:]*([A-Za-z])[\s)\]}>*\"'`$.:!,;]*")
 _NOT = re.compile(r"\s*(?:not|nicht|no|non|não|niet|не|不是)\b", re.IGNORECASE)
+# "not A but C": what follows "but" is the answer
 _BUT = re.compile(r"\b(?:but|sondern|sino|mais|ma|mas|maar|а|而是)\b\s*(?:rather\s+)?(.*)", re.IGNORECASE | re.DOTALL)
+# a second letter right after the first: "A and C", "(A), (C)"; the answer then names no single choice
 _SEVERAL = re.compile(r"[)\]*\s]*(?:,|and|or|/|&|und|oder|y|o|et|ou|e)\s*[(\[*]*[A-Z](?![^\W_])")
+# "B because …": what follows explains the letter. "A man …" has none of these, and its "A" is an article
 _REASON = re.compile(r"(?:because|since|as|is|and|or|weil|porque|car|perché|und|oder|dir|है|हैं)\b")
 _CHOSEN = re.compile(
     r"""\b(?:I|we|I'd|I’d|let's|one)\s+(?:would\s+|will\s+|should\s+|'d\s+)?(?:choose|pick|select|go\s+with|opt\s+for)\s+(?P<chosen>[^.\n]{1,60})

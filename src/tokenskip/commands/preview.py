@@ -145,12 +145,12 @@ def _answer(
     return done[0], time.perf_counter() - start
 
 
-def _panel(title: str, one: Trajectory, seconds: float, kept: Sequence[Sequence[int]] | None = None) -> Panel:
-    text = Text(printable(one.cot)) if kept is None else coloured(one.cot, kept)
-    text.append(printable(one.tail), ANSWER)
-    if one.finish == "length":
+def _panel(title: str, trajectory: Trajectory, seconds: float, kept: Sequence[Sequence[int]] | None = None) -> Panel:
+    text = Text(printable(trajectory.cot)) if kept is None else coloured(trajectory.cot, kept)
+    text.append(printable(trajectory.tail), ANSWER)
+    if trajectory.finish == "length":
         text.append(" [cut off at the token cap]", "red")
-    if one.finish == "error":
-        text.append(printable(one.dropped or "failed"), "red")
-    measured = f"{one.n_cot_tokens} CoT tokens, {seconds:.2f} s"
+    if trajectory.finish == "error":
+        text.append(printable(trajectory.dropped or "failed"), "red")
+    measured = f"{trajectory.n_cot_tokens} CoT tokens, {seconds:.2f} s"
     return Panel(text, title=Text(title), subtitle=measured, title_align="left")

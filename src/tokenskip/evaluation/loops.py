@@ -24,6 +24,7 @@ _ALPHABETS = "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\
 _UNIT = re.compile(rf"(?P<han>[{_HAN}])|(?P<alphabet>[{_ALPHABETS}])|[^\s{_HAN}{_ALPHABETS}]+")
 _WORTH = {"han": 0.5, "alphabet": 0.25, None: 1.0}
 
+# one word that repeats itself: "hahaha…", "0000…"; the lazy quantifier tries the shortest piece first
 _REPEATED_LETTERS = re.compile(r"(\w{1,8}?)\1{9,}")
 
 

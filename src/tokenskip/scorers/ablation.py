@@ -85,16 +85,16 @@ class Ablation(CausalScorer):
             kept, texts = self._cut(trajectory, units, fixed)
             masks.append(kept)
             cuts += [encode(trajectory, self.tokenizer, self.render, text) for text in texts]
-        found = np.zeros(len(cuts))
+        predicted = np.zeros(len(cuts))
         for index, (cut, row) in enumerate(
             zip(cuts, logprobs_in_batches(self.model, cuts, self.batch_tokens), strict=True)
         ):
             goal = cut.goal_positions(self.goal)
-            found[index] = sum(math.exp(row[position - cut.n_prompt]) for position in goal) / len(goal)
+            predicted[index] = sum(math.exp(row[position - cut.n_prompt]) for position in goal) / len(goal)
         results = []
         for i, (whole, (units, fixed), kept) in enumerate(zip(wholes, chains, masks, strict=True)):
             n_goal = len(whole.goal_positions(self.goal))
-            values = effects(kept, n_goal * found[i * self.subsets : (i + 1) * self.subsets])
+            values = effects(kept, n_goal * predicted[i * self.subsets : (i + 1) * self.subsets])
             values[fixed] = n_goal  # no effect can be larger
             spans = (Span(start, end, float(value)) for (start, end), value in zip(units, values, strict=True))
             results.append(Scores(scorer=self.name, spans=tuple(spans)))
@@ -129,11 +129,11 @@ class Ablation(CausalScorer):
         return kept, texts
 
 
-def effects(kept: Any, found: Any) -> Any:
-    """The importance of every unit, (units,), from `kept` (subsets, units) and `found` (subsets,); 0 if always kept."""
+def effects(kept: Any, predicted: Any) -> Any:
+    """Every unit's importance, (units,), from `kept` (subsets, units) and `predicted` (subsets,); 0 if always kept."""
     share = kept.mean(axis=1) if kept.size else np.zeros(len(kept))
     spread = share - share.mean()
-    slope = spread @ found / max(float(spread @ spread), 1e-12)
-    rest = found - found.mean() - slope * spread
+    slope = spread @ predicted / max(float(spread @ spread), 1e-12)
+    rest = predicted - predicted.mean() - slope * spread
     centred = kept - share[:, None]
     return centred.T @ rest / np.maximum((centred**2).sum(axis=0), 1e-12)

@@ -179,10 +179,10 @@ def _logits(model: Any, probes: list[list[int]]) -> list[Any]:
         return [model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float().cpu() for ids in probes]
 
 
-def _compare(expected: list[Any], found: list[Any]) -> Agreement:
+def _compare(expected: list[Any], measured: list[Any]) -> Agreement:
     import torch
 
-    before, after = torch.cat(expected), torch.cat(found)
+    before, after = torch.cat(expected), torch.cat(measured)
     difference = float((after - before).square().mean().sqrt() / before.square().mean().sqrt())
     same = float((after.argmax(-1) == before.argmax(-1)).float().mean())
     return Agreement(difference=difference, same_top=same, n_tokens=len(before))

@@ -74,9 +74,9 @@ class Ground:
         split = split_completion(text, "stop", self.prompt)
         return split.head + split.cot, split.tail
 
-    def tokens(self, one: Completion) -> int:
+    def tokens(self, completion: Completion) -> int:
         """CoT tokens as the reports count them, or what the server counts."""
-        return self.count(self.parts(one.text)[0]) if self.count else one.n_tokens
+        return self.count(self.parts(completion.text)[0]) if self.count else completion.n_tokens
 
 
 def local(source: str, base: str | None, overrides: Sequence[str]) -> Ground:

@@ -117,17 +117,17 @@ def answers(ground: Ground, question: str, ratio: float) -> Iterator[tuple[str, 
     titles = ground.original[0], f"{ground.short[0]}, ratio {ratio:g}"
     next_s = 0.0
     with closing(race(ground, question, ratio)) as steps:
-        for one, other, done in steps:
+        for original, short, done in steps:
             start = time.perf_counter()
             if start < next_s and not done:
                 continue
             kept = None
-            if done and one and other:
-                kept = _shared(ground.parts(one[0].text)[0], ground.parts(other[0].text)[0])
+            if done and original and short:
+                kept = _shared(ground.parts(original[0].text)[0], ground.parts(short[0].text)[0])
             yield (
-                _column(ground, titles[0], one, done, kept),
-                _column(ground, titles[1], other, done),
-                _line(_saved(ground, one, other)) if done and one and other else "",
+                _column(ground, titles[0], original, done, kept),
+                _column(ground, titles[1], short, done),
+                _line(_saved(ground, original, short)) if done and original and short else "",
             )
             end = time.perf_counter()
             next_s = end + max(REFRESH_S, 4 * (end - start))
@@ -146,16 +146,16 @@ def _column(
 ) -> str:
     text, count = "", "…"
     if at is not None:
-        one, seconds = at
-        cot, tail = ground.parts(one.text)
+        completion, seconds = at
+        cot, tail = ground.parts(completion.text)
         if not done:  # what the page is sent over and over does not grow with the answer
             cot, tail = _end_of(cot), _end_of(tail)
         text = f"{_marked(cot, kept)}<b>{escape(tail)}</b>"
-        if one.error:
-            text += f'<b class="bad">{escape(one.error)}</b>'
-        elif done and one.finish == "length":
+        if completion.error:
+            text += f'<b class="bad">{escape(completion.error)}</b>'
+        elif done and completion.finish == "length":
             text += '<b class="bad"> [cut off at the token cap]</b>'
-        count = f"{ground.tokens(one):,} {'CoT tokens' if ground.count else 'tokens'}, {seconds:.2f} s"
+        count = f"{ground.tokens(completion):,} {'CoT tokens' if ground.count else 'tokens'}, {seconds:.2f} s"
     return f'<h3>{escape(title)}</h3><p class="chain">{text}</p><p class="count">{count}</p>'
 
 
@@ -176,13 +176,13 @@ def _marked(cot: str, kept: Sequence[tuple[int, int]] | None) -> str:
     return "".join(parts)
 
 
-def _saved(ground: Ground, one: Timed, other: Timed) -> str:
-    if one[0].error or other[0].error:
+def _saved(ground: Ground, original: Timed, short: Timed) -> str:
+    if original[0].error or short[0].error:
         return "No comparison: an answer failed."
     what = "CoT tokens" if ground.count else "tokens, chain and answer"
-    pairs = ((ground.tokens(one[0]), ground.tokens(other[0])), (one[1], other[1]))
+    pairs = ((ground.tokens(original[0]), ground.tokens(short[0])), (original[1], short[1]))
     less = [f" ({100 * (after / before - 1):+.0f}%)".replace("-", "−") if before else "" for before, after in pairs]
-    return f"{pairs[0][0]:,} → {pairs[0][1]:,} {what}{less[0]}, {one[1]:.2f} → {other[1]:.2f} s{less[1]}"
+    return f"{pairs[0][0]:,} → {pairs[0][1]:,} {what}{less[0]}, {original[1]:.2f} → {short[1]:.2f} s{less[1]}"
 
 
 def _line(text: str) -> str:
