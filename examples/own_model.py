@@ -4,7 +4,7 @@
     python examples/own_model.py --out work --port 8321
     python examples/own_model.py --model Qwen/Qwen2.5-0.5B-Instruct --data mine.jsonl    # {"question", "answer"} lines
 
-It needs `pip install 'tokenskip[serving]'`. Random weights solve nothing, so that for them `Tutor` stands in where the
+It needs `pip install -e '.[serving]'`. Random weights solve nothing, so that for them `Tutor` stands in where the
 untouched model would answer: it reads the solutions out of the same file. Training, merging, serving and the answers of
 the server are real. So small a model learns the form of the chains and no arithmetic: this shows that the parts fit
 together for a model that nobody has heard of, not what they are worth.
@@ -142,7 +142,8 @@ def tokenskip(*words: object) -> None:
 
 def _environment() -> dict[str, str]:
     here = str(Path(__file__).parent)  # the recipe names own_model:Tutor
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
+    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "TOKENSKIP_TRUST": "own_model"}
 
 
 @contextmanager

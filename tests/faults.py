@@ -2,262 +2,31 @@
 
     python tests/faults.py ../shared/faults [CASE ...]
 
-A case is a function in `CASES`, by the beginning of its folder's name (`07`), of a security script (`S01`) or of a row
-of the folder's README (`R11`). It is given the case's folder and an empty folder to work in, and returns what is not as
-wanted, one line each; none: all is. Cases that grade rows (`input.jsonl`, `want.json`) need no function of their own.
-Exits 1 when any case is not as wanted, or has neither function nor rows.
+A case is a function in the `CASES` of a module of `reported`, by the beginning of its folder's name (`07`), of a
+security script (`S01`) or of a row of the folder's README (`R11`). It is given the case's folder and an empty folder to
+work in, and returns what is not as wanted, one line each; none: all is. Cases that grade rows (`input.jsonl`,
+`want.json`) need no function of their own. Two run at a time. Exits 1 when any case is not as wanted, or has neither
+function nor rows.
 """
-
-# ruff: noqa: E501  (rows of data stay on one line)
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
-from tokenskip import plugins
-from tokenskip.answers.compare import compare
-from tokenskip.answers.math_verify import close_math_verify
-from tokenskip.config import PromptConfig, TaskConfig
-from tokenskip.errors import TokenskipError
-from tokenskip.generation.grade import grade_trajectory
-from tokenskip.generation.split import split_completion
-from tokenskip.types import Trajectory
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in the processes that follow
 
-Case = Callable[[Path, Path], list[str]]
+from reported import answers, measuring, pruning, security, settings
 
-
-def tokenskip(work: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command, run in `work`, which it may import from."""
-    paths = [str(work), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tokenskip", *map(str, arguments)]
-    return subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
-
-
-def copy(folder: Path, work: Path) -> None:
-    """The case's files in a folder that may be written."""
-    for file in folder.iterdir():
-        if file.is_file():
-            (work / file.name).write_bytes(file.read_bytes())
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def graded_rows(folder: Path, work: Path) -> list[str]:
-    """`tokenskip grade input.jsonl --task TASK`, compared with want.json."""
-    task = re.search(r"--task (\w+)", (folder / "README").read_text(encoding="utf-8"))
-    assert task
-    done = tokenskip(work, "grade", folder / "input.jsonl", "--task", task[1], "-o", work / "out.jsonl")
-    if done.returncode:
-        return [f"exit {done.returncode}: {done.stderr.strip()[-300:]}"]
-    wanted = json.loads((folder / "want.json").read_text(encoding="utf-8"))
-    rows = read_rows(work / "out.jsonl")
-    return [
-        f"row {row['id']}: wanted {want}, got {row['correct']} ({row['reason']}, {row['extracted']!r})"
-        for row, want in zip(rows, wanted, strict=True)
-        if row["correct"] is not want
-    ]
-
-
-def trajectory_grade(output: str, gold: str, prompt: PromptConfig, task: str) -> tuple[bool | None, str]:
-    """The grade of a completion as a run gives it: divided first, then graded by its tail."""
-    split = split_completion(output, "stop", prompt)
-    whole = Trajectory(id="a", question="?", gold=gold, output=output, head=split.head, cot=split.cot, tail=split.tail)
-    graded = grade_trajectory(whole, plugins.make_task(TaskConfig(name=task), prompt))
-    assert graded.grade
-    return graded.grade.correct, f"tail {split.tail[:60]!r}, {graded.grade.reason}, {graded.grade.extracted!r}"
-
-
-def not_right(rows: list[tuple[str, str, PromptConfig, str]]) -> list[str]:
-    """The completions (output, gold, prompt, task) that a run does not grade as right."""
-    graded = [(output, *trajectory_grade(output, gold, prompt, task)) for output, gold, prompt, task in rows]
-    return [f"{output[:60]!r}: {detail}" for output, correct, detail in graded if correct is not True]
-
-
-def own_trigger(folder: Path, work: Path) -> list[str]:
-    """A German recipe: three of three completions are right; and its siblings in other languages and formats."""
-    copy(folder, work)
-    faults = []
-    for command in (["generate", "run", "--recipe", "de.yaml"], ["grade", "run"]):
-        done = tokenskip(work, *command)
-        if done.returncode:
-            faults.append(f"{command[0]}: exit {done.returncode}: {done.stderr.strip()[-300:]}")
-    rows_of_run = [row for file in sorted((work / "run").glob("*.jsonl")) for row in read_rows(file)]
-    grades = [row["grade"]["correct"] for row in rows_of_run if row.get("grade")]
-    if grades != [True] * 3:
-        faults.append(f"German recipe: grades {grades}")
-    triggers = [
-        ("9 + 3 = 12. Die Antwort lautet 12. Das sind 3 mehr als 9.", "12", "Die Antwort lautet", "gsm8k"),
-        ("9 + 3 = 12. La réponse finale est 12. Soit 3 de plus que 9.", "12", "La réponse finale est", "gsm8k"),
-        ("9 + 3 = 12。最终答案是12个苹果。比9多3个。", "12", "最终答案是", "gsm8k"),
-        ("9 + 3 = 12。最终答案是12。", "12", "最终答案是", "gsm8k"),
-        ("Она купила 3. Ответ: 12 яблок (это на 3 больше).", "12", "Ответ:", "gsm8k"),
-        ("Tom is taller. Die Antwort lautet: Tom. Er ist größer als Anna.", "Tom", "Die Antwort lautet:", "jsonl"),
-        ("Tom is taller. 最终答案是汤姆。他比安娜高。", "汤姆", "最终答案是", "jsonl"),
-        ("9+3=12. Therefore the result is 12. This is 3 more than 9.", "12", "the result is", "gsm8k"),
-        ("9+3=12. The final answer is 12. It is 3 more than 9.", "12", "The final answer is", "gsm8k"),
-        ("9+3=12. The final answer is 12. I double-checked that my answer is correct.", "12", "The final answer is", "gsm8k"),
-    ]  # fmt: skip
-    rows = [(output, gold, PromptConfig(trigger=trigger), task) for output, gold, trigger, task in triggers]
-    boxed, think = PromptConfig(answer="boxed"), PromptConfig(answer="think")
-    rows += [
-        ("so \\boxed{12} apples. The answer is correct.", "12", boxed, "gsm8k"),
-        ("<think>hm</think>\n\nShe has 12 apples. That is 3 more.", "12", think, "gsm8k"),
-        ("<think>hm</think>\n\nThe answer is 12. I hope the answer is clear.", "12", think, "gsm8k"),
-    ]
-    return faults + not_right(rows)
-
-
-def choice_text(folder: Path, work: Path) -> list[str]:
-    """A gold answer given as text is a choice's text before it is an index."""
-    task = plugins.make_task(TaskConfig(name="choice", test=str(folder / "in.jsonl")), PromptConfig())
-    golds = [problem.gold for problem in task.problems("test")]
-    return [] if golds == ["D", "D", "B"] else [f"golds {golds}, wanted D, D, B"]
-
-
-def nan_question(folder: Path, work: Path) -> list[str]:
-    """NaN and infinity are refused in one line, for each of the three rows."""
-    copy(folder, work)
-    faults = []
-    rows = (work / "nan.jsonl").read_text(encoding="utf-8").splitlines()
-    for number, row in enumerate(rows, start=1):
-        (work / "nan.jsonl").write_text(row + "\n", encoding="utf-8")
-        done = tokenskip(work, "run", "nan.yaml", "--dry-run")
-        message = done.stderr.strip()
-        if done.returncode != 2 or "Traceback" in message or "nan.jsonl line 1" not in message:
-            faults.append(f"row {number}: exit {done.returncode}: {message[-200:]}")
-    return faults
-
-
-def gold_with_unit(folder: Path, work: Path) -> list[str]:
-    """A unit in brackets after the gold number, and the siblings whose grade the policy settles."""
-    faults = []
-    for options in ({}, {"numeric": True}):
-        task = plugins.make_task(TaskConfig(name="jsonl", options=options), PromptConfig())
-        for output, gold, want in (
-            ("The final answer is 9.", "9 (apples)", True),
-            ("The final answer is 9 apples.", "9 (apples)", True),
-            ("The final answer is 8 apples.", "9 (apples)", False),
-        ):
-            grade = task.grade(task.extract(output) or "", gold)
-            if grade.correct is not want:
-                faults.append(f"{options} {output!r}: {grade}")
-    wanted = {
-        True: [("Yes", "yes"), ("12 hours", "12 hours"), ("A", "a"), ("500 cents", "$5"), ("50 percent", "50%"), ("2, 1", "1, 2"),
-               ("0.03", "3%"), ("3", "3%"), ("3%", "0.03")],
-        False: [("on", "No"), ("god", "dog"), ("Mot", "Tom"), ("SUA", "USA"), ("ACT", "CAT"), ("12 (girls); 15 (boys)", "12 (boys); 15 (girls)"),
-                ("15 boys and 12 girls", "12 boys and 15 girls"), ("12 boys and 15 cows", "12 boys and 15 girls"),
-                ("3 red, 5 blue", "3 blue, 5 red"), ("5:30 PM", "5:30 AM"), ("2:1", "1:2"), ("10:30", "10.5"), ("nom", "Mon"),
-                ("BA", "AB"), ("OH2", "H2O"), ("(2,1)", "(1,2)"), ("first 2 then 1", "first 1 then 2"), ("12 hours", "12 minutes"),
-                ("May 5", "May 6"), ("May 5, 2020", "May 5, 2021"), ("10-5", "6"), ("3%", "3"), ("$5", "5 cents")],
-    }  # fmt: skip
-    for want, pairs in wanted.items():
-        for answer, gold in pairs:
-            if compare(answer, gold).correct is not want:
-                faults.append(f"{answer!r} for {gold!r}: wanted {want}, got {compare(answer, gold)}")
-    return faults
-
-
-def think_tags(folder: Path, work: Path) -> list[str]:
-    """Think tags of other families, tags of one's own, and the siblings of triggers and boxes."""
-    think, boxed, trigger = (PromptConfig(answer=answer) for answer in ("think", "boxed", "trigger"))
-    own = PromptConfig(answer="think", think=("((muse))", "((/muse))"))
-    outputs = [
-        (think, "<think>Outer <think>inner</think> continues 5</think>The answer is 7."),
-        (think, "<think>\nA 5\n</think>\n</think>\nThe answer is 7."),
-        (think, "A and B.\n</think>\n\nThe answer is 7."),
-        (think, "<think>\nI must write </think> at the end. So 3+4=7.\n</think>\nThe answer is 7."),
-        (think, "<seed:think>3+4=7</seed:think>The answer is 7."),
-        (think, "[THINK]3+4=7[/THINK]The answer is 7."),
-        (think, "Here is my thought process: 3+4=7\n\nHere is my response: The answer is 7."),
-        (think, "◁think▷3+4=7◁/think▷The answer is 7."),
-        (think, "<|channel|>analysis<|message|>3+4=7<|end|><|start|>assistant<|channel|>final<|message|>The answer is 7."),
-        (think, "<|channel>thought\n3+4=7<channel|>The answer is 7."),
-        (think, "3+4=7\n[BEGIN FINAL RESPONSE]\nThe answer is 7.\n[END FINAL RESPONSE]"),
-        (think, "<thinking>3+4=7</thinking>\nThe answer is 7."),
-        (think, "<THINK>3+4=7</THINK>The answer is 7."),
-        (think, "< think >3+4=7</ think >The answer is 7."),
-        (own, "((muse))3+4=7((/muse))The answer is 7."),
-        (trigger, "We look for it. The final answer is what we want. 3+4=7. The final answer is 7."),
-        (trigger, "3+4=7. The final answer is 7.\n\nTo restate: the final answer is seven clips."),
-        (trigger, "The final answer is 7. Let me explain: 3+4=7."),
-        (trigger, "3+4=7.\n\n**The final answer is:** 7"),
-        (trigger, "3+4=7.\n\n**The** **final answer** is 7"),
-        (trigger, "3+4=7. The final\nanswer is 7."),
-        (trigger, "3+4=7. The final answer\u00a0is 7."),
-        (trigger, "3+4=7. The final answer is 7. It is wrong to think the final answer is 8."),
-        (trigger, "3+4=7.\n\n## Step 3: done\n\nThe final answer is: $\\boxed{7}$"),
-        (trigger, "3+4=7.\n\nThe final answer is 7. I hope it is correct."),
-        (boxed, "3+4=7, so \\boxed{7}. Note that 7 > 5 and hence 8 is wrong."),
-        (boxed, "\\begin{align}\nx&=3+4\\\\\n&=\\boxed{7}\n\\end{align}"),
-        (boxed, "\\boxed{7}"),
-        (boxed, "3+4=7. So $\\boxed {7}$"),
-        (boxed, "3+4=7. So $\\boxed 7$"),
-        (boxed, "3+4=7. So $\\fbox{7}$"),
-    ]  # fmt: skip
-    return not_right([(output, "7", prompt, "gsm8k") for prompt, output in outputs])
-
-
-def grader_hardening(script: Path, work: Path) -> list[str]:
-    """Equal for math-verify only after sympy has simplified, which the lock on its evaluation must not prevent."""
-    pairs = re.findall(r'\((r?)"([^"]+)", "([^"]+)"\)', script.read_text(encoding="utf-8"))
-    assert pairs
-    return [f"{a} = {g}: {compare(a, g)}" for _, a, g in pairs if compare(a, g).correct is not True]
-
-
-def answer_before_the_cap(folder: Path, work: Path) -> list[str]:
-    """An answer that was complete before the token cap counts; one that may have been cut in two does not."""
-    task = plugins.make_task(TaskConfig(name="gsm8k"), PromptConfig())
-    outputs = {
-        "9 + 3 = 12. The final answer is 12. Let me also": True,
-        "So it is $\\boxed{12}$ because 9 + 3": True,
-        "9 + 3 = 12.\n#### 12\nAnd then": True,
-        "9 + 3 = 12. The final answer is 1": None,
-        "9 + 3 = 12. The final answer is 12": None,
-        "9 + 3 = 12. So": None,
-    }
-    faults = []
-    for output, want in outputs.items():
-        whole = Trajectory(id="a", question="?", gold="12", output=output, cot=output, finish="length")
-        forced = Trajectory(id="a", question="?", gold="12", cot="9 + 3", tail=f"\n\n{output}", finish="length")
-        for trajectory in (whole, forced):
-            graded = grade_trajectory(trajectory, task)
-            if graded.grade is None or graded.grade.correct is not want or graded.dropped != "truncated":
-                faults.append(f"{output!r}: wanted {want}, got {graded.grade}, dropped: {graded.dropped}")
-    return faults
-
-
-def abbreviations_end_no_sentence(folder: Path, work: Path) -> list[str]:
-    """The tail begins with the whole sentence of the trigger, with its abbreviations. (Cutting steps is pruning's half.)"""
-    sentences = (
-        "So for Mr. Smith and Mrs. Hilt the final answer is 12.", "In St. Louis at 9 a.m. the final answer is 12.",
-        "As J. R. Ray says in vol. 3, the final answer is 12.", "With approx. 3.5 kg each, the final answer is 12.",
-    )  # fmt: skip
-    splits = [split_completion(f"9 + 3 = 12. {sentence}", "stop", PromptConfig()) for sentence in sentences]
-    return [f"tail {split.tail!r}" for split in splits if split.cot != "9 + 3 = 12."]
-
-
-CASES: dict[str, Case] = {
-    "22": own_trigger,
-    "23": choice_text,
-    "24": nan_question,
-    "25": gold_with_unit,
-    "31": think_tags,
-    "S01": grader_hardening,
-    "R10": answer_before_the_cap,
-    "R11": abbreviations_end_no_sentence,
-}
+CASES = answers.CASES | settings.CASES | pruning.CASES | measuring.CASES | security.CASES
 """The cases that have a function of their own; see the module's text for the names."""
+SLOW = security.CASES.keys() | {"26", "28", "32", "33"}
+"""Cases that take some seconds to two minutes each."""
 
 
 def cases(root: Path) -> dict[str, Path]:
@@ -274,29 +43,47 @@ def cases(root: Path) -> dict[str, Path]:
 
 def run_case(name: str, path: Path) -> list[str] | None:
     """What is not as wanted; None where the case can only be looked at."""
-    function = CASES.get(name) or (graded_rows if (path / "want.json").is_file() else None)
+    function = CASES.get(name) or (answers.graded_rows if (path / "want.json").is_file() else None)
     if function is None:
         return None
     with tempfile.TemporaryDirectory() as work:
         try:
             return function(path, Path(work))
-        except (TokenskipError, AssertionError) as error:
+        except Exception as error:  # a case that breaks off is not as wanted, and the others are still tried
             return [f"{type(error).__name__}: {error}"]
+
+
+def run_all(chosen: dict[str, Path]) -> Iterator[tuple[str, list[str] | None]]:
+    """(name, what is not as wanted) of each case as it ends; those that share ports one after the other."""
+    if chosen.keys() & security.CASES.keys():
+        security.finished_run()
+    groups = [[name] for name in chosen if name not in security.SERVED]
+    groups[:0] = [[name for name in chosen if name in security.SERVED]]
+    with ProcessPoolExecutor(2) as pool:
+        running = [pool.submit(run_group, [(name, chosen[name]) for name in group]) for group in groups if group]
+        for done in as_completed(running):
+            yield from done.result()
+
+
+def run_group(group: list[tuple[str, Path]]) -> list[tuple[str, list[str] | None]]:
+    """`run_case` of each, in order."""
+    return [(name, run_case(name, path)) for name, path in group]
 
 
 def main(root: Path, only: list[str]) -> int:
     """A line a case on stdout; 1 when one is not as wanted."""
+    found = {name: path for name, path in cases(root).items() if not only or name in only}
+    if unknown := set(only) - found.keys():
+        print(f"no such case: {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
     failed = 0
-    for name, path in cases(root).items():
-        if only and name not in only:
-            continue
-        faults = run_case(name, path)
+    for name, faults in run_all(found):
         verdict = "no check yet" if faults is None else "not as wanted" if faults else "as wanted"
         failed += faults is None or bool(faults)
-        print(f"{name:>4}  {verdict:14} {'' if name.startswith('R') else path.name}", flush=True)
+        print(f"{name:>4}  {verdict:14} {'' if name.startswith('R') else found[name].name}", flush=True)
         for fault in faults or ():
-            print(f"        {fault}")
-    close_math_verify()
+            print(f"        {fault}", flush=True)
+    print(f"{len(found) - failed} of {len(found)} cases are as wanted")
     return 1 if failed else 0
 
 

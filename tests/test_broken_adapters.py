@@ -17,7 +17,7 @@ def test_an_adapter_that_ignores_the_ratio_is_named(tmp_path: Path, model_folder
     recipe_file = recipe(
         tmp_path,
         model_folder,
-        generate={"backend": "test_calibrate:BentDial", "options": {"deaf": True}, "max_new_tokens": 300},
+        generate={"backend": "bent_ratio:BentRatio", "options": {"ignores_ratio": True}, "max_new_tokens": 300},
         evaluate={"arms": ["original", "tokenskip"], "ratios": [0.5, 0.7, 0.9], "latency_samples": 0},
     )
     (tmp_path / "run" / "adapter").mkdir(parents=True)

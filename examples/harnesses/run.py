@@ -1,6 +1,6 @@
 """lm-evaluation-harness and inspect-ai on the embedded model at several ratios, beside our own evaluation.
 
-    pip install 'tokenskip[serving]' 'lm-eval[api,hf]' inspect-ai
+    pip install -e '.[serving]' 'lm-eval[api,hf]' inspect-ai
     python examples/harnesses/run.py -o docs/results/harnesses.md        # 20 stories, more with -n; minutes on a CPU
 
 Every command is printed before it runs, so that it can be taken over for another model. Four ways to the same answers:

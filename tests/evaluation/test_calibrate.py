@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +18,8 @@ from tokenskip.errors import ConfigError, StageError
 from tokenskip.evaluation.calibrate import asked_ratios, calibrate, default_grid, development_problems
 from tokenskip.prompting.prompts import add_ratio_control, set_ratio_map
 from tokenskip.ratio import RatioMap, fit, read, understood
-from tokenskip.types import Completion, Prompt, Sampling
 
 ASK = [{"role": "user", "content": "How many?"}]
-
-
-class BentDial:
-    """Writes 100 words without a ratio and 30 + 65 × ratio with one: .5 gives .625, .9 gives .885.
-
-    With `last_digit` it writes 100 × ratio, but reads nothing but the last decimal, so that .55 and .65 are .5 to it.
-    """
-
-    def __init__(self, tokenizer: Any, *, deaf: bool = False, last_digit: bool = False) -> None:
-        self.tokenizer, self.deaf, self.last_digit = tokenizer, deaf, last_digit
-
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        """See `Backend.generate`."""
-        return [self._complete(prompt) for prompt in prompts]
-
-    def close(self) -> None:
-        """Nothing to free."""
-
-    def _complete(self, prompt: Prompt) -> Completion:
-        share = 1.0 if prompt.ratio == 1 or self.deaf else 0.3 + 0.65 * prompt.ratio
-        if self.last_digit and prompt.ratio < 1:
-            share = int(f"{prompt.ratio:g}"[-1]) / 10
-        text = "So" * round(100 * share) + "\nThe final answer is 3."
-        return Completion(text=text, n_tokens=len(self.tokenizer(text)["input_ids"]))
 
 
 def test_a_map_by_hand() -> None:
@@ -78,7 +52,7 @@ def test_a_model_that_reads_trained_ratios_only_is_prompted_with_no_other() -> N
     assert understood(points := [(0.4, 0.43), (0.5, 0.5), (0.55, 0.56), (0.6, 0.6)], trained) == points
 
 
-def test_a_dial_that_does_nothing_has_no_map() -> None:
+def test_a_ratio_that_changes_nothing_has_no_map() -> None:
     assert fit([(0.5, 0.8), (0.7, 0.8), (0.9, 0.8)]) is None
     assert fit([(0.5, 0.9), (0.7, 0.8), (0.9, 0.7)]) is None, "backwards: all pooled"
 
@@ -136,7 +110,7 @@ def bent(folder: Path, model_folder: Path, **options: Any) -> Path:
     return recipe(
         folder,
         model_folder,
-        generate={"backend": "test_calibrate:BentDial", "options": options, "max_new_tokens": 300},
+        generate={"backend": "bent_ratio:BentRatio", "options": options, "max_new_tokens": 300},
         task={"train_limit": 4},
         evaluate={"arms": ["original", "tokenskip", "tokenskip_calibrated"], "ratios": [0.6, 1.0]},
     )
@@ -153,7 +127,7 @@ def adapter(path: Path, model_folder: Path) -> Path:
     return folder
 
 
-def test_calibration_puts_a_bent_dial_right(
+def test_calibration_puts_a_bent_ratio_right(
     tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = load_recipe(bent(tmp_path, model_folder))
@@ -219,7 +193,7 @@ def test_untrained_ratios_that_are_misread_are_not_prompted(
 
 
 def test_an_adapter_that_ignores_the_ratio_cannot_be_calibrated(tmp_path: Path, model_folder: Path) -> None:
-    config = load_recipe(bent(tmp_path, model_folder, deaf=True))
+    config = load_recipe(bent(tmp_path, model_folder, ignores_ratio=True))
     adapter(tmp_path / "run", model_folder)
     with (
         pipeline.Run(tmp_path / "run", config) as run,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections import defaultdict
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -107,11 +107,32 @@ def ask(question: str, ratio: float | str, base: str, adapter: Path | None, over
 
 
 def shared_words(text: str, other: str) -> list[tuple[int, int]]:
-    """Character ranges of the words of `text` that `other` has too, in the same order (a longest match, by difflib)."""
+    """Ranges of characters of `text`: the words of its longest common subsequence with `other`, adjacent ones in one.
+
+    Hyyrö's bit-parallel form, which looping answers do not slow down: bit i of a row is 0 where the subsequence grows
+    with word i of `text`.
+    """
     words = list(re.finditer(r"\S+", text))
-    matcher = SequenceMatcher(None, [word.group() for word in words], re.findall(r"\S+", other), autojunk=False)
-    blocks = [block for block in matcher.get_matching_blocks() if block.size]
-    return [(words[block.a].start(), words[block.a + block.size - 1].end()) for block in blocks]
+    places: dict[str, int] = defaultdict(int)
+    for i, word in enumerate(words):
+        places[word.group()] |= 1 << i
+    mask = (1 << len(words)) - 1
+    rows = [mask]
+    for word_of_other in re.findall(r"\S+", other):
+        matched = rows[-1] & places.get(word_of_other, 0)
+        rows.append(((rows[-1] + matched) | (rows[-1] - matched)) & mask)
+    ranges: list[tuple[int, int]] = []
+    row, i, next_shared = len(rows) - 1, len(words) - 1, -1
+    while row and i >= 0:
+        if rows[row] >> i & 1:
+            i -= 1
+        elif not rows[row - 1] >> i & 1:
+            row -= 1
+        else:
+            end = ranges.pop()[1] if next_shared == i + 1 else words[i].end()
+            ranges.append((words[i].start(), end))
+            row, i, next_shared = row - 1, i - 1, i
+    return ranges[::-1]
 
 
 def _settings_of(adapter: Path, base: str, overrides: Sequence[str]) -> RunConfig:

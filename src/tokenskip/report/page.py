@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from tokenskip.evaluation.schema import ArmResult, Results, load_results
 from tokenskip.report.highlight import sample_view
 from tokenskip.report.pictures import colours, draw_curve, draw_example, draw_ratio
 from tokenskip.report.text import conditions, num, p_value_text, pct, points, signed, summary, tiles
+from tokenskip.storage.disk import write_atomically
 from tokenskip.terminal import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -56,17 +56,10 @@ def write_report(run_dir: Path) -> Path:
         draw_curve(results, run_dir / "curve.png")
         draw_ratio(results, run_dir / "ratio.png")
         draw_example(results, run_dir / "example.png")
-        write_page(target, render_html(results))
+        write_atomically(target, render_html(results).encode("utf-8", errors="replace"))
     except OSError as error:
         raise RunError(f"{run_dir} cannot be written: {error.strerror or error}") from None
     return target
-
-
-def write_page(target: Path, page: str) -> None:
-    """Write a page; a killed command leaves the previous one whole."""
-    unfinished = target.with_name(target.name + ".tmp")
-    unfinished.write_text(page, encoding="utf-8", errors="replace")
-    os.replace(unfinished, target)
 
 
 def render_html(results: Results) -> str:

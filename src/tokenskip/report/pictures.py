@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import warnings as python_warnings
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from tokenskip.evaluation.comparisons import by_arm, main_arm
 from tokenskip.evaluation.schema import ArmResult, Results, Sample
 from tokenskip.report.highlight import sample_view
+from tokenskip.storage.disk import write_atomically
 from tokenskip.terminal import printable
 
 # Okabe and Ito's palette, distinguishable with any colour vision: (on light, on dark).
@@ -102,7 +104,13 @@ def _axes(x_label: str, y_label: str) -> tuple[Any, Any]:
 
 def _save(figure: Any, axes: Any, target: Path) -> None:
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(target, metadata={"Software": None})
+    _write(figure, target)
+
+
+def _write(figure: Any, target: Path) -> None:
+    png = BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})
+    write_atomically(target, png.getvalue())
 
 
 def draw_example(results: Results, target: Path) -> None:
@@ -138,7 +146,7 @@ def draw_example(results: Results, target: Path) -> None:
         axes.text(0, rows - 0.7, note, color="#5a6470", **font)
     with python_warnings.catch_warnings():
         python_warnings.simplefilter("ignore", UserWarning)  # characters the font lacks show as boxes
-        figure.savefig(target, metadata={"Software": None})
+        _write(figure, target)
 
 
 _NO_SAMPLE = Sample(

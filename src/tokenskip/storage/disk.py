@@ -21,12 +21,15 @@ _DRAFT = ".tokenskip-"
 _BLOCK = 1 << 20
 
 
-def write_atomically(file: Path, text: str | Iterable[str]) -> None:
-    """Write a whole file, from a text or its lines, so that it is either the old one or the new one, never half."""
+def write_atomically(file: Path, content: str | bytes | Iterable[str]) -> None:
+    """Write a whole file, from text, lines or bytes, so that it is either the old one or the new one, never half."""
 
     def fill(draft: Path) -> None:
         with _open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as out:
-            out.writelines((text,) if isinstance(text, str) else text)
+            if isinstance(content, bytes):
+                out.buffer.write(content)
+            else:
+                out.writelines((content,) if isinstance(content, str) else content)
 
     _replace(file, fill)
 
