@@ -63,12 +63,12 @@ class Lines:
         start = shown = time.monotonic()
         done = 0
 
-        def advance(n: int, *, total: int | None = total) -> None:
+        def advance(n: int, *, total: int | None = total, note: str = "") -> None:
             nonlocal done, shown
             done += n
             if time.monotonic() - shown >= 60:
                 shown = time.monotonic()
-                print(f"{name}: {done}" + (f" of {total}" if total else ""), file=sys.stderr, flush=True)
+                print(f"{name}: {done}" + (f" of {total}" if total else "") + (f", {note}" if note else ""), file=sys.stderr, flush=True)
 
         yield advance
         print(f"{name}: {done}, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)

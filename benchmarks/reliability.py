@@ -112,7 +112,7 @@ class Stopwatch:
     def stage(self, name: str, total: int | None) -> Iterator[Advance]:
         """See `Progress.stage`."""
 
-        def advance(n: int, *, total: int | None = None) -> None:
+        def advance(n: int, *, total: int | None = None, note: str = "") -> None:
             self.first = self.first or (time.perf_counter() if n else 0.0)
 
         yield advance
