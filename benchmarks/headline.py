@@ -68,7 +68,11 @@ class Lines:
             done += n
             if time.monotonic() - shown >= 60:
                 shown = time.monotonic()
-                print(f"{name}: {done}" + (f" of {total}" if total else "") + (f", {note}" if note else ""), file=sys.stderr, flush=True)
+                print(
+                    f"{name}: {done}" + (f" of {total}" if total else "") + (f", {note}" if note else ""),
+                    file=sys.stderr,
+                    flush=True,
+                )
 
         yield advance
         print(f"{name}: {done}, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
