@@ -123,7 +123,8 @@ def key_is_in_no_file(script: Path, work: Path) -> list[str]:
 def odd_replies(script: Path, work: Path) -> list[str]:
     text = output(script, work)
     codes = dict(re.findall(r"^(\w+) rc (\d+)", text, re.MULTILINE))
-    good = len(codes) == 7 and set(codes.values()) <= {"0", "2"} and "credit" in text.replace("\\x1b", "")
+    last = (work / "o.txt").read_text(encoding="utf-8")  # the whole of what the script cuts at 150 characters
+    good = len(codes) == 7 and set(codes.values()) <= {"0", "2"} and "credit" in last
     return [] if good else [text]
 
 
@@ -135,9 +136,9 @@ def odd_addresses(script: Path, work: Path) -> list[str]:
 
 
 def drip_ends(script: Path, work: Path) -> list[str]:
+    """It ends by itself: the script kills at 60 s, of which a busy machine takes most to start."""
     text = output(script, work)
-    match = re.search(r"rc (\d+) after (\d+) s", text)
-    return [] if match and match[1] == "2" and int(match[2]) < 50 else [text]
+    return [] if text.startswith("rc 2 after ") else [text]
 
 
 def other_pages(script: Path, work: Path) -> list[str]:
