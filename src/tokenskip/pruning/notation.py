@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import takewhile
 
 from tokenskip.pruning.arithmetic import MAX_DIGITS
 from tokenskip.pruning.vocabulary import EQUALITY_HEADS, EQUALITY_WORDS, FILLERS, LINKING_VERBS, SUFFIX_OPERATORS
@@ -101,7 +102,9 @@ class Run:
         self.inside: list[str] = []  # the words between its operands and operators
 
     def first_side(self) -> str:
-        return self.sides()[0][0]
+        """The normalised side before the first relation."""
+        # every statement of a run asks for it: dividing the whole run each time would take quadratic time
+        return " ".join(takewhile(lambda token: token not in RELATION_SIGNS, self.tokens))
 
     def sides(self) -> tuple[list[str], list[str]]:
         """The normalised sides, and the relations between them."""
