@@ -131,7 +131,7 @@ def test_the_engine_is_named_in_every_spelling(monkeypatch: pytest.MonkeyPatch) 
             load_recipe(None, [wrong])
     monkeypatch.setattr("tokenskip.engine.find_spec", lambda name: None)
     check_engine(EngineConfig())
-    with pytest.raises(ConfigError, match=r"needs the package 'ray': pip install 'tokenskip\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"needs the package 'ray': pip install 'ray>=2\.40'"):
         check_engine(EngineConfig(name="ray"))
 
 
