@@ -91,7 +91,8 @@ def config_of(size: str, model: Path, limit: int | None = None) -> RunConfig:
 def compress(folder: Path, config: RunConfig, passes: Sequence[tuple[Sequence[str], Sequence[float]]]) -> None:
     """Every stage of the pipeline up to the evaluation, a pass after the other."""
     for arms, ratios in passes:
-        settings = config.evaluate.model_copy(update={"arms": tuple(arms), "ratios": tuple(ratios)})
+        compared = tuple(dict.fromkeys(("original", *arms)))  # every evaluation has it; its rows are there already
+        settings = config.evaluate.model_copy(update={"arms": compared, "ratios": tuple(ratios)})
         with Run(folder, config.model_copy(update={"evaluate": settings}), Lines()) as run:
             for stage in ("generate", "grade", "score", "prune", "train", "evaluate"):
                 pipeline.STAGES[stage](run)
