@@ -19,6 +19,8 @@ export TOKENIZERS_PARALLELISM ?= false
 RESULTS := headline embedded-model scoring scorers scale reliability auto paper ablations loop harnesses
 # GSM8K's questions and solutions, a JSONL file; without it the scoring benchmark takes chains of the embedded family
 DATA ?=
+# files or folders of tests, for `make test` on a part of them
+TESTS ?=
 
 test test-slow result-scoring: export TIKTOKEN_CACHE_DIR ?= $(CURDIR)/$(VENV)/cl100k/llama_index/core/_static/tiktoken_cache
 
@@ -28,7 +30,7 @@ demo: $(VENV)/run.stamp
 	$(BIN)/tokenskip demo
 
 test: $(VENV)/dev.stamp check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 test-slow: $(VENV)/slow.stamp
 	$(BIN)/python -m pytest -m slow
