@@ -44,6 +44,7 @@ LAYERS = (
         "training.train",
         "training.trainer",
         "training.loss",
+        "training.lora",
         "training.dataset",
         "training.distill",
     ),
