@@ -9,15 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 
-gguf = pytest.importorskip("gguf")
-
-from tokenskip.config import ModelConfig  # noqa: E402
-from tokenskip.embedded import model_path  # noqa: E402
-from tokenskip.errors import ModelError  # noqa: E402
-from tokenskip.models import gguf as ours  # noqa: E402
-from tokenskip.models.loading import check_adapter, load_model, load_tokenizer, resolve_model  # noqa: E402
+from tokenskip.config import ModelConfig
+from tokenskip.embedded import model_path
+from tokenskip.errors import ModelError
+from tokenskip.models import gguf as ours
+from tokenskip.models.loading import check_adapter, load_model, load_tokenizer, resolve_model
 
 WIDTH, HIDDEN, HEADS = 32, 64, 2
 

