@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapSerializer,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from tokenskip.arms import ARMS, DEFAULT_ARMS, ORIGINAL, Arm, is_taken, round_arm, round_number
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.prompting.arguments import check_argument
-from tokenskip.ratio import Ratio
+from tokenskip.ratio import Ratio, RatioRange
 from tokenskip.recipes import lay_over as lay_over
 from tokenskip.recipes import read_recipe_file
 from tokenskip.recipes.mistakes import first_mistake
@@ -38,6 +49,26 @@ Distinct = Annotated[tuple[Annotated[float, AfterValidator(Ratio)], ...], AfterV
 """Ratios, each once."""
 Ratios = Annotated[Distinct, Field(min_length=1)]
 """At least one ratio, each once."""
+
+
+def _range_or_list(given: Any, read: Callable[[Any], tuple[float, ...]]) -> tuple[float, ...]:
+    if isinstance(given, RatioRange):
+        return given
+    return RatioRange.read(given) if isinstance(given, Mapping) else read(given)
+
+
+def _dump_ratios(ratios: tuple[float, ...], dump: Callable[[Any], Any]) -> Any:
+    return ratios.dump() if isinstance(ratios, RatioRange) else dump(ratios)
+
+
+RatiosOrRange = Annotated[Ratios, WrapValidator(_range_or_list), WrapSerializer(_dump_ratios)]
+"""Ratios as a list, or all of a range, as `{from: 0.3, to: 1.0}`."""
+
+
+def _draws(given: Any) -> Any:
+    if given in ("one", "all") or (isinstance(given, int) and not isinstance(given, bool) and given > 0):
+        return given
+    raise ValueError("one, all, or how many ratios a chain is cut to, such as 6")
 
 
 class Section(BaseModel):
@@ -92,6 +123,9 @@ class PromptConfig(Section):
         description="what the saved chat template does with a ratio that was not trained: take the nearest that was, "
         "refuse it, or pass it on",
     )
+    decimals: Literal[2] | None = Field(
+        None, description="2: every ratio is written with two decimals, as a range of prune.ratios always is"
+    )
 
     @field_validator("think")
     @classmethod
@@ -132,12 +166,28 @@ class ScoreConfig(Section):
 class PruneConfig(Section):
     """Stage 4: every CoT cut to its ratios."""
 
-    ratios: Ratios = Field(PAPER_RATIOS, description="ratios to train on; 1.0: whole chains")
-    per_trajectory: Literal["one", "all"] = Field("one", description="one ratio drawn per trajectory (paper), or all")
+    ratios: RatiosOrRange = Field(
+        PAPER_RATIOS, description="ratios to train on, a list or {from: 0.3, to: 1.0}; 1.0: whole chains"
+    )
+    per_trajectory: Annotated[str | int, BeforeValidator(_draws)] = Field(
+        "one", description="ratios per trajectory: one drawn (paper), all, or a number: the greatest and draws below it"
+    )
     cut: Literal["chain", "corpus"] = Field("chain", description="budget per chain (paper), or one threshold per ratio")
     unit: Literal["token", "word", "step"] = Field("token", description="what is kept or dropped together")
     atoms: bool = Field(True, description="numbers, operators, equations and LaTeX are indivisible")
     verify: bool = Field(True, description="reject a pruned chain with a new or false equation")
+
+    @model_validator(mode="after")
+    def _drawn_from_a_range(self) -> PruneConfig:
+        if isinstance(self.ratios, RatioRange) and self.per_trajectory == "all":
+            raise ValueError("per_trajectory: all needs a list of ratios; of a range, say how many to draw, such as 6")
+        return self
+
+    @property
+    def rows_per_chain(self) -> int:
+        """Training rows that a chain becomes, if no cut is rejected."""
+        n = {"one": 1, "all": len(self.ratios)}.get(str(self.per_trajectory))
+        return n or min(int(self.per_trajectory), len(self.ratios))
 
 
 class TrainConfig(Section):
@@ -290,6 +340,16 @@ class RunConfig(Section):
     calibrate: CalibrateConfig = CalibrateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spelling(cls, values: Any) -> Any:
+        """A model that is to read any ratio of a range sees all in one spelling: 0.60 beside 0.65."""
+        if isinstance(values, dict) and isinstance(values.get("prune"), dict):
+            ratios, prompt = values["prune"].get("ratios"), values.get("prompt") or {}
+            if isinstance(ratios, Mapping | RatioRange) and isinstance(prompt, dict):
+                return {**values, "prompt": {**prompt, "decimals": 2}}
+        return values
 
     @field_validator("engine", mode="before")
     @classmethod
