@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two threads on two cores wait for each other
@@ -27,6 +28,13 @@ settings.load_profile("tokenskip")
 def examples(n: int, **others: Any) -> settings:
     """Settings of a property that draws `n` examples, and more in a hunt."""
     return settings(max_examples=n * max(1, HUNT), deadline=None, **others)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frozen_heap() -> None:
+    """A run collects garbage when it ends, which takes half a second among all that pytest has loaded by then."""
+    gc.collect()
+    gc.freeze()
 
 
 def make_tokenizer() -> Any:
