@@ -8,73 +8,22 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WrapSerializer,
-    WrapValidator,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tokenskip.arms import ARMS, DEFAULT_ARMS, ORIGINAL, Arm, is_taken, round_arm, round_number
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.prompting.arguments import check_argument
-from tokenskip.ratio import Ratio, RatioRange
+from tokenskip.ratio import RatioRange
 from tokenskip.recipes import lay_over as lay_over
 from tokenskip.recipes import read_recipe_file
+from tokenskip.recipes.fields import PAPER_RATIOS as PAPER_RATIOS
+from tokenskip.recipes.fields import Distinct, Draws, Ratios, RatiosOrRange, Section
 from tokenskip.recipes.mistakes import first_mistake
 from tokenskip.trust import check_trust
-
-PAPER_RATIOS: tuple[float, ...] = tuple(map(Ratio, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)))
-"""The ratios the paper trains on (section 4.1)."""
-
-
-def _distinct(ratios: tuple[float, ...]) -> tuple[float, ...]:
-    twice = next((ratio for ratio in ratios if ratios.count(ratio) > 1), None)
-    if twice is not None:
-        raise ValueError(f"the ratio {twice} is given twice: leave one out")
-    return ratios
-
-
-Distinct = Annotated[tuple[Annotated[float, AfterValidator(Ratio)], ...], AfterValidator(_distinct)]
-"""Ratios, each once."""
-Ratios = Annotated[Distinct, Field(min_length=1)]
-"""At least one ratio, each once."""
-
-
-def _range_or_list(given: Any, read: Callable[[Any], tuple[float, ...]]) -> tuple[float, ...]:
-    if isinstance(given, RatioRange):
-        return given
-    return RatioRange.read(given) if isinstance(given, Mapping) else read(given)
-
-
-def _dump_ratios(ratios: tuple[float, ...], dump: Callable[[Any], Any]) -> Any:
-    return ratios.dump() if isinstance(ratios, RatioRange) else dump(ratios)
-
-
-RatiosOrRange = Annotated[Ratios, WrapValidator(_range_or_list), WrapSerializer(_dump_ratios)]
-"""Ratios as a list, or all of a range, as `{from: 0.3, to: 1.0}`."""
-
-
-def _draws(given: Any) -> Any:
-    if given in ("one", "all") or (isinstance(given, int) and not isinstance(given, bool) and given > 0):
-        return given
-    raise ValueError("one, all, or how many ratios a chain is cut to, such as 6")
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, and a key that does not exist is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelConfig(Section):
@@ -169,7 +118,7 @@ class PruneConfig(Section):
     ratios: RatiosOrRange = Field(
         PAPER_RATIOS, description="ratios to train on, a list or {from: 0.3, to: 1.0}; 1.0: whole chains"
     )
-    per_trajectory: Annotated[str | int, BeforeValidator(_draws)] = Field(
+    per_trajectory: Draws = Field(
         "one", description="ratios per trajectory: one drawn (paper), all, or a number: the greatest and draws below it"
     )
     cut: Literal["chain", "corpus"] = Field("chain", description="budget per chain (paper), or one threshold per ratio")
