@@ -225,9 +225,8 @@ def test_the_grader_is_bounded(bomb: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(tmp_path.iterdir())  # nothing was executed
 
 
-def test_a_megabyte_is_graded_at_once_and_towers_are_no_answer() -> None:
+def test_a_megabyte_is_graded_at_once() -> None:
     assert compare("7" * 1_000_000, "7").correct is None
-    assert compare("10^{10^{10}}", "1").correct is not True
 
 
 @QUICK
