@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from tokenskip.arms import ARMS, DEFAULT_ARMS, ORIGINAL, Arm, is_taken, round_arm, round_number
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.prompting.arguments import check_argument
+from tokenskip.prompting.effort import check_effort, effort_mistake
 from tokenskip.ratio import Ratio
 from tokenskip.recipes import lay_over as lay_over
 from tokenskip.recipes import read_recipe_file
@@ -91,6 +92,12 @@ class PromptConfig(Section):
         "nearest",
         description="what the saved chat template does with a ratio that was not trained: take the nearest that was, "
         "refuse it, or pass it on",
+    )
+
+    effort: Annotated[dict[str, float], AfterValidator(check_effort)] = Field(
+        default_factory=dict,
+        description="reasoning_effort as a second name of a ratio in the saved chat template, such as "
+        "{low: 0.5, medium: 0.7, high: 1}",
     )
 
     @field_validator("think")
@@ -356,6 +363,8 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
         raise ConfigError(f"{source}: train.optimizer=muon needs train.method=full; given: {config.train.method}")
     if "{question}" not in config.prompt.template:
         raise ConfigError(f"{source}: prompt.template must contain {{question}}; given: {config.prompt.template!r}")
+    if mistake := effort_mistake(config.prompt, config.prune.ratios):
+        raise ConfigError(f"{source}: prompt.effort{mistake}")
     for name, section in (("rounds", config.rounds), ("evaluate", config.evaluate)):
         if section.samples > 1 and section.temperature == 0:
             raise ConfigError(f"{source}: {name}.samples={section.samples} needs {name}.temperature above 0")

@@ -19,7 +19,9 @@ from tokenskip.prompting.chat_template import (
     add_ratio_control,
     has_ratio_control,
     read_settings,
+    reads_effort,
     render,
+    set_effort,
     set_ratio_map,
 )
 from tokenskip.prompting.chat_template import ratio_kwargs as ratio_kwargs
@@ -41,6 +43,11 @@ class Prompts:
             )
         settings = TemplateSettings(template_kwargs=config.template_kwargs, date=config.date)
         self.tokenizer = add_ratio_control(tokenizer, config.delimiter, settings)
+        if config.effort and reads_effort(tokenizer.chat_template):
+            raise ModelError(
+                "prompt.effort: the model's own chat template reads reasoning_effort, and would get the word as well: "
+                "leave the setting out; `tokenskip effort RUN --over` can insist after training"
+            )
         tokenizer.chat_template = set_ratio_map(tokenizer.chat_template, None)  # ours ask for the very ratio
         self.config = config
         self.template: str | None = None  # the tokenizer's own
@@ -92,6 +99,7 @@ class Prompts:
         settings = replace(read_settings(exact), ratios=kept, strict=self.config.untrained == "refuse")
         try:
             add_ratio_control(self.tokenizer, self.config.delimiter, settings)
+            self.tokenizer.chat_template = set_effort(self.tokenizer.chat_template, self.config.effort)
             self.tokenizer.save_pretrained(str(folder))
         finally:
             self.tokenizer.chat_template = exact
