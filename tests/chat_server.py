@@ -21,7 +21,8 @@ class ChatServer:
     """What the server does, and what it saw. All of it may be changed while it runs.
 
     `drops`: fields of a body that it does not look at. `troubles`: HTTP statuses that the next requests get instead of
-    an answer. `trouble_of`: the status for a given body, or None. `die_after`: answers until the socket is closed for good. `keeps`: endpoints that exist.
+    an answer. `trouble_of`: the status for a given body, or None. `die_after`: answers until the socket is closed for
+    good. `keeps`: endpoints that exist.
     """
 
     def __init__(self, tokenizer: Any, answer: Answer, model: str = "tiny") -> None:
