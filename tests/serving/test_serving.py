@@ -148,8 +148,8 @@ def test_serve_prints_commands_with_the_template(finished: Path, monkeypatch: An
     assert shlex.split(merge) == ["tokenskip", "merge", str(finished), "-o", str(finished / "merged")]
     assert shlex.split(command)[:3] == ["transformers", "serve", str(finished / "merged")]
     assert check.endswith(f"--model {finished / 'merged'}")
-    assert call(monkeypatch, "serve", finished, "--engine", "sglang") == 2
-    assert "unknown engine 'sglang': allowed are transformers, vllm" in capsys.readouterr().err
+    assert call(monkeypatch, "serve", finished, "--engine", "tgi") == 2
+    assert "unknown engine 'tgi': allowed are llamacpp, mlx, ollama, sglang" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def doctor(
 ) -> None:
     """Does a server honour the ratio? Exits with 0 when it does, with 1 and what to change when it does not."""
     from tokenskip.errors import ConfigError
-    from tokenskip.ratio import Ratio
+    from tokenskip.ratio import Ratio, spell
     from tokenskip.serving.doctor import diagnose
     from tokenskip.serving.merge import find_adapter
     from tokenskip.serving.template import template_of
@@ -32,7 +32,7 @@ def doctor(
     diagnosis = diagnose(url, model, tried, template)
     say(diagnosis.found)
     if diagnosis.trained:
-        say(f"trained on: {', '.join(str(Ratio(one)) for one in sorted(diagnosis.trained))}")
+        say(f"trained on: {spell(diagnosis.trained)}")
     elif diagnosis.trained is None:
         say("trained on: not known here (give the adapter by --run)")
     for route in diagnosis.routes:

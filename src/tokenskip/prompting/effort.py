@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from tokenskip.errors import ConfigError, ModelError, shorten
-from tokenskip.ratio import Ratio
+from tokenskip.ratio import Ratio, covers, spell
 
 EFFORT = "reasoning_effort"
 WORDS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -52,8 +52,8 @@ def effort_mistake(prompt: Any, trained: Sequence[float]) -> str | None:
     if prompt.effort and EFFORT in prompt.template_kwargs:
         return f" and prompt.template_kwargs.{EFFORT} both say what {EFFORT} is: leave one out"
     for word, ratio in prompt.effort.items():
-        if ratio not in (1, *trained) and (word == "none" or prompt.untrained != "pass"):
-            return f": {word}={ratio} is not trained: prune.ratios are {', '.join(map(str, trained))}"
+        if ratio != 1 and not covers(trained, ratio) and (word == "none" or prompt.untrained != "pass"):
+            return f": {word}={ratio} is not trained: prune.ratios are {spell(trained)}"
     return None
 
 

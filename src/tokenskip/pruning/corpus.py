@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from itertools import pairwise
 
 from tokenskip.config import PruneConfig
 from tokenskip.errors import StageError
@@ -135,3 +136,20 @@ def draw_ratio(trajectory_id: str, ratios: Sequence[float], seed: int) -> float:
     """The ratio that a trajectory is trained on: uniform, by a stable hash (the paper draws one per trajectory)."""
     digest = blake2b(f"{seed}:{trajectory_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return ratios[int.from_bytes(digest, "big") % len(ratios)]
+
+
+def draw_ratios(trajectory_id: str, ratios: Sequence[float], seed: int, n: int) -> tuple[float, ...]:
+    """`n` ratios of a trajectory, ascending: one from each of n - 1 equal parts of `ratios`, and the greatest.
+
+    So the cuts of a trajectory span the range, and a batch of whole trajectories shows what the ratio means.
+    """
+    ordered = sorted(ratios)
+    if n >= len(ordered):
+        return tuple(ordered)
+    below, parts = ordered[:-1], n - 1
+    bounds = [len(below) * part // parts for part in range(parts + 1)] if parts else []
+    drawn = [
+        draw_ratio(f"{trajectory_id}\0{part}", below[first:last], seed)
+        for part, (first, last) in enumerate(pairwise(bounds))
+    ]
+    return (*drawn, ordered[-1])

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tokenskip.engine import Work
-from tokenskip.pruning.corpus import corpus_thresholds, draw_ratio, prune_trajectory
+from tokenskip.pruning.corpus import corpus_thresholds, draw_ratio, draw_ratios, prune_trajectory
 from tokenskip.pruning.score import need_correct
 from tokenskip.run import Run
 from tokenskip.storage.store import PRUNED, SCORES, TRAIN, Row, pruned_row, write_rows
@@ -63,8 +63,10 @@ def _prune(run: Run, trajectory: Trajectory, thresholds: Mapping[float, float] |
     if trajectory.dropped:
         return trajectory
     settings = run.config.prune
-    ratios = settings.ratios
+    ratios, seed = settings.ratios, run.config.seed
+    key = trajectory.id if not trajectory.sample else f"{trajectory.id}\0{trajectory.sample}"
     if settings.per_trajectory == "one":
-        key = trajectory.id if not trajectory.sample else f"{trajectory.id}\0{trajectory.sample}"
-        ratios = (draw_ratio(key, ratios, run.config.seed),)
+        ratios = (draw_ratio(key, ratios, seed),)
+    elif settings.per_trajectory != "all":
+        ratios = draw_ratios(key, ratios, seed, settings.rows_per_chain)
     return prune_trajectory(trajectory, ratios, run.count, settings, thresholds)

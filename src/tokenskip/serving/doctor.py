@@ -80,7 +80,7 @@ def diagnose(url: str, model: str, ratio: float = 0.5, template: str | None = No
     check_served(base, model)
     template = template or _template_of(base)
     known = template if has_ratio_control(template) else None
-    trained = tuple(read_settings(known).ratios) if known else None
+    trained = read_settings(known).ratios if known else None
     for endpoint, by, measure in (
         ("/tokenize", "/tokenize", _by_tokenize),
         ("/apply-template", "/apply-template", _by_template),

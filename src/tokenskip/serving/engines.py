@@ -12,12 +12,12 @@ from pathlib import Path
 
 from tokenskip.client import lora_rank
 from tokenskip.models.loading import resolve_model
-from tokenskip.prompting.chat_template import read_settings
 from tokenskip.prompting.effort import read_effort, spell_effort
 from tokenskip.ratio import Ratio
 from tokenskip.serving.budgets import Budget, llamacpp_options, vllm_options
 from tokenskip.serving.local import model_name
 from tokenskip.serving.merge import Trained
+from tokenskip.serving.ollama import ratio_tags
 from tokenskip.serving.template import TEMPLATE, template_of
 
 HOST = "127.0.0.1"
@@ -120,8 +120,7 @@ def _ollama(
     budgets: Mapping[float, Budget],
 ) -> Plan:
     name = model_name(trained)
-    trained_on = sorted(ratio for ratio in read_settings(template_of(trained.folder)).ratios if ratio < 1)
-    tag = str(Ratio(trained_on[0])) if trained_on else "0.5"
+    tag = str(Ratio(ratio_tags(template_of(trained.folder))[0]))
     note = f"a ratio is a tag: the model {name}:{tag} answers at {tag}; `tokenskip export` names the others"
     create = ["ollama", "create", f"{name}:{tag}", "-f", str(folder / f"Modelfile-{tag}")]
     return Plan(

@@ -18,12 +18,12 @@ from typing import Any
 from tokenskip.errors import ModelError
 from tokenskip.models.weights import reading
 from tokenskip.prompting.chat_template import ratio_kwargs, read_settings
-from tokenskip.ratio import Ratio
+from tokenskip.ratio import Ratio, spaced
 from tokenskip.types import Message
 
 _SYSTEM, _FIRST, _ANSWER, _SECOND = "TSKSYSTEM", "TSKFIRST", "TSKANSWER", "TSKSECOND"
 _RATIOS = (0.5, 0.6, 0.7, 0.8, 0.9)
-"""Tags where the template does not name what was trained, or any ratio of a range was."""
+"""Tags where the template does not name what was trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,16 +75,16 @@ def modelfiles(model: Path, template: str, gguf: str, budgets: Mapping[float, in
         tokenizer = AutoTokenizer.from_pretrained(str(model))
     pieces = take_apart(tokenizer)
     files = {"latest": f"FROM ./{gguf}\n"}
-    for ratio in _tags(template):
+    for ratio in ratio_tags(template):
         mark = _mark(tokenizer, ratio)
         limit = f"PARAMETER num_predict {budgets[ratio]}\n" if ratio in budgets else ""
         files[str(Ratio(ratio))] = f'FROM ./{gguf}\nTEMPLATE """{_without_bos(tokenizer, pieces.go(mark))}"""\n{limit}'
     return files
 
 
-def _tags(template: str) -> list[float]:
+def ratio_tags(template: str) -> list[float]:
     trained = read_settings(template).ratios
-    return sorted(ratio for ratio in trained or _RATIOS if ratio < 1)
+    return sorted(ratio for ratio in spaced(trained) or _RATIOS if ratio < 1)
 
 
 def _turns(*pairs: tuple[str, str]) -> list[Message]:

@@ -34,6 +34,7 @@ from tokenskip.engine import Work
 from tokenskip.errors import StageError
 from tokenskip.generation.generate import complete, repeat_in_passes
 from tokenskip.generation.grade import grade_trajectory
+from tokenskip.ratio import spaced
 from tokenskip.run import Run
 from tokenskip.storage.store import (
     ADAPTER,
@@ -140,7 +141,7 @@ def _references(run: Run) -> list[_Reference]:
 
 def _ratios(config: RunConfig) -> list[float]:
     """The ratios that a round samples at: those trained on below 1, since whole chains are the model's own already."""
-    return sorted((ratio for ratio in config.prune.ratios if ratio < 1), reverse=True)
+    return sorted((ratio for ratio in spaced(config.prune.ratios) if ratio < 1), reverse=True)
 
 
 def _sample(run: Run, folder: RunFolder, number: int, weights: str, references: Sequence[_Reference]) -> None:
