@@ -301,6 +301,18 @@ def test_push_writes_what_it_would_upload(finished: Path, monkeypatch: Any, caps
     assert "scripted_runs:ChainBackend" in card
 
 
+def test_a_card_has_the_effort_map_and_the_budgets(finished: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "calibration.json").write_text(json.dumps({"budgets": {"0.5": {"chain": 110, "answer": 131}}}))
+    assert call(monkeypatch, "effort", run, "--map", "low=.5,high=1") == 0
+    assert call(monkeypatch, "push", run, "me/x", "--dry-run", "--base-model", "acme/x") == 0
+    card = (run / "upload" / "README.md").read_text()
+    assert "`reasoning_effort` is a second name of the ratio: low=0.5, high=1.0." in card
+    assert "| 0.5 | 110 | 131 |" in card
+    assert "reasoning_effort" in (run / "upload" / "chat_template.jinja").read_text()
+
+
 def test_a_card_is_one_the_hub_understands(finished: Path, monkeypatch: Any) -> None:
     from huggingface_hub import ModelCard
 
