@@ -55,7 +55,7 @@ class Prompts:
         self.delimiter: str = tokenizer.eos_token if config.delimiter == "eos_token" else config.delimiter
         # a template that refuses the system turn says so before a model loads
         rendered = render(self.tokenizer, self.messages("Which?"), 1.0, trial=True)
-        if config.answer == "think" and rendered.rstrip().endswith("</think>"):
+        if config.answer == "think" and rendered.rstrip().endswith(closing_tag(config)):
             raise ModelError(
                 "the chat template closes the think block before the model writes, so there is no chain inside it: "
                 "set prompt.answer to trigger or boxed, or switch thinking on (prompt.template_kwargs)"
@@ -127,7 +127,7 @@ class Prompts:
         return {
             "trigger": f"\n\n{self.config.trigger}",
             "boxed": "\n\nThe final answer is \\boxed{",
-            "think": f"\n{self.config.think[1] if self.config.think else '</think>'}\n\n",
+            "think": f"\n{closing_tag(self.config)}\n\n",
         }[self.config.answer]
 
 
@@ -145,10 +145,15 @@ def prompt_kwargs(config: PromptConfig, ratio: float = 1.0) -> dict[str, Any]:
     return {**config.template_kwargs, **ratio_kwargs(ratio)}
 
 
+def closing_tag(config: PromptConfig) -> str:
+    """The tag that ends a thought: the recipe's, else that of most families."""
+    return config.think[1] if config.think else "</think>"
+
+
 def example_answer(config: PromptConfig, gold: str) -> str:
     """How a completion gives the answer `gold` in the recipe's format: what follows the chain of thought."""
     return {
         "trigger": f"\n\n{config.trigger.strip()} {gold}.",
         "boxed": f"\n\nThe final answer is \\boxed{{{gold}}}.",
-        "think": f"\n</think>\n\nThe final answer is \\boxed{{{gold}}}.",
+        "think": f"\n{closing_tag(config)}\n\nThe final answer is \\boxed{{{gold}}}.",
     }[config.answer]
