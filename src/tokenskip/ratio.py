@@ -194,9 +194,10 @@ class RatioMap:
                 f"{{{{- raise_exception('compression_ratio ' + (tsk.ratio | string) + '{text}') -}}}}",
                 "{%- endif -%}",
             ]
-        word = "if"
+        word, scale = "if", 10**DIGITS
         for upper, prompted, start, slope in self._pieces():
-            line = f"({prompted!r} + (tsk.ratio - {start!r}) * {slope!r}) | round({DIGITS})"
+            # as `round`, a filter that llama.cpp's engine does not have
+            line = f"((({prompted!r} + (tsk.ratio - {start!r}) * {slope!r}) * {scale} + 0.5) | int) / {scale}"
             value = line if slope else repr(prompted)
             lines.append(f"{{%- {word} tsk.ratio <= {upper!r} -%}}{{%- set tsk.ratio = {value} -%}}")
             word = "elif"
