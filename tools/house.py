@@ -23,7 +23,10 @@ PAGE = REPOSITORY / "ARCHITECTURE.md"
 LAYERS = (
     ("errors", "types", "progress", "distributed", "models.hardware", "terminal", "prompting.bounded", "sentences"),
     ("storage.disk",),
-    ("arms", "config", "ratio", "recipes", "prompting.arguments", "tokens", "storage.jsonl", "trust"),
+    (
+        *("arms", "config", "ratio", "recipes", "prompting.arguments", "prompting.effort", "tokens", "storage.jsonl"),
+        "trust",
+    ),
     ("prompting", "prompting.chat_template", "prompting.prompts", "evaluation.stats"),
     ("answers",),
     (
@@ -43,6 +46,7 @@ LAYERS = (
         "pruning",
         "training.train",
         "training.trainer",
+        "training.average",
         "training.loss",
         "training.lora",
         "training.dataset",

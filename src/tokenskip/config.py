@@ -17,11 +17,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from tokenskip.arms import ARMS, DEFAULT_ARMS, ORIGINAL, Arm, is_taken, round_arm, round_number
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.prompting.arguments import check_argument
+from tokenskip.prompting.effort import effort_mistake
 from tokenskip.ratio import RatioRange
 from tokenskip.recipes import lay_over as lay_over
 from tokenskip.recipes import read_recipe_file
 from tokenskip.recipes.fields import PAPER_RATIOS as PAPER_RATIOS
-from tokenskip.recipes.fields import Distinct, Draws, Ratios, RatiosOrRange, Section
+from tokenskip.recipes.fields import Distinct, Draws, Effort, Ratios, RatiosOrRange, Section
 from tokenskip.recipes.mistakes import first_mistake
 from tokenskip.trust import check_trust
 
@@ -74,6 +75,9 @@ class PromptConfig(Section):
     )
     decimals: Literal[2] | None = Field(
         None, description="2: every ratio is written with two decimals, as a range of prune.ratios always is"
+    )
+    effort: Effort = Field(
+        default_factory=dict, description="reasoning_effort as another name of a ratio: {low: 0.5, high: 1}"
     )
 
     @field_validator("think")
@@ -164,6 +168,9 @@ class TrainConfig(Section):
     max_length: int = Field(2048, ge=8, description="longer rows are counted and left out, never cut")
     order: Literal["rows", "chains"] = Field(
         "rows", description="rows: all shuffled; chains: chains shuffled, the ratios of a chain in one batch"
+    )
+    average: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps, the last ones, whose weights are averaged; 0: none"
     )
     seed: int | None = Field(None, ge=0, description="of order, first LoRA weights and dropout; None: the run's")
     save_steps: int = Field(200, ge=1, description="steps between checkpoints")
@@ -370,6 +377,8 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
         raise ConfigError(f"{source}: train.optimizer=muon needs train.method=full; given: {config.train.method}")
     if "{question}" not in config.prompt.template:
         raise ConfigError(f"{source}: prompt.template must contain {{question}}; given: {config.prompt.template!r}")
+    if mistake := effort_mistake(config.prompt, config.prune.ratios):
+        raise ConfigError(f"{source}: prompt.effort{mistake}")
     for name, section in (("rounds", config.rounds), ("evaluate", config.evaluate)):
         if section.samples > 1 and section.temperature == 0:
             raise ConfigError(f"{source}: {name}.samples={section.samples} needs {name}.temperature above 0")

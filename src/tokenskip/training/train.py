@@ -112,6 +112,9 @@ def _fit(
     with progress.stage("train", None) as advance:
         bar = _bar(advance)
         trainer = make_trainer(model, rows, config, arguments, prompts.tokenizer, bar, chains=chains)
+        if not rank():
+            threads = trainer.threads if trainer.in_parts else None
+            note(folder.path, trained_in={"products": "bf16" if arguments.bf16 else "float32", "threads": threads})
         trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
         if bar.stopped:
             raise KeyboardInterrupt
@@ -137,6 +140,7 @@ def make_trainer(
     from transformers import set_seed
     from transformers.trainer_callback import PrinterCallback
 
+    from tokenskip.training.average import Average
     from tokenskip.training.lora import fuse_lora
     from tokenskip.training.trainer import Trainer
 
@@ -156,6 +160,8 @@ def make_trainer(
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
+    if config.train.average:
+        trainer.add_callback(Average(config.train.average))
     # Rows go in tokenised; should a later TRL filter or cut them, say so instead of training on less
     assert len(trainer.train_dataset) == len(rows), "TRL dropped rows that we had checked"
     return trainer
