@@ -99,9 +99,7 @@ class GenerateConfig(Section):
     """Stage 1: the target model answers the training problems itself."""
 
     source: Literal["model", "solutions"] = Field(
-        "model",
-        description="whose chains: the model's own (paper), or the solutions that the training problems bring, to "
-        "teach a base its task",
+        "model", description="whose chains: the model's own (paper), or the training problems' own solutions"
     )
     backend: str = Field("hf", description="hf, openai, vllm, scripted, or package.module:attr")
     batch_size: int = Field(64, ge=1, description="prompts decoded together")
