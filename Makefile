@@ -26,7 +26,6 @@ DATA ?=
 TESTS ?=
 # processes that the files of tests are divided among; each takes a core and up to 2 GB
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test test-slow result-scoring: export TIKTOKEN_CACHE_DIR ?= $(CURDIR)/$(VENV)/cl100k/llama_index/core/_static/tiktoken_cache
 
@@ -36,10 +35,10 @@ demo: $(VENV)/run.stamp
 	$(BIN)/tokenskip demo
 
 test: $(VENV)/dev.stamp check
-	$(PYTEST) $(TESTS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(TESTS)
 
 test-slow: $(VENV)/slow.stamp
-	$(PYTEST) -m 'slow or extras'
+	$(BIN)/python -m pytest -m 'slow or extras'  # one after the other: they start clusters, servers and browsers
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check src tests benchmarks examples tools
