@@ -38,7 +38,7 @@ test: $(VENV)/dev.stamp check
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(TESTS)
 
 test-slow: $(VENV)/slow.stamp
-	$(BIN)/python -m pytest -m 'slow or extras'  # one after the other: they start clusters, servers and browsers
+	$(BIN)/python -m pytest -m 'slow or extras or llamacpp'  # one after the other: they start clusters, servers and browsers
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check src tests benchmarks examples tools

@@ -76,9 +76,7 @@ class PromptConfig(Section):
     decimals: Literal[2] | None = Field(
         None, description="2: every ratio is written with two decimals, as a range of prune.ratios always is"
     )
-    effort: Effort = Field(
-        default_factory=dict, description="reasoning_effort as another name of a ratio: {low: 0.5, high: 1}"
-    )
+    effort: Effort = Field(default_factory=dict, description="ratios by reasoning_effort: {low: 0.5, high: 1}")
 
     @field_validator("think")
     @classmethod
@@ -361,8 +359,6 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
         raise ConfigError(f"{source}: {first_mistake(error, RunConfig)}") from None
     except ValueError as error:  # half a character ("\ud800"), or a value that holds itself: no file could
         raise ConfigError(f"{source}: a value cannot be written down ({error})") from None
-    if config.generate.samples > 1 and config.generate.temperature == 0:
-        raise ConfigError(f"{source}: generate.samples={config.generate.samples} needs generate.temperature above 0")
     if config.train.batch_size % config.train.accumulation:
         raise ConfigError(
             f"{source}: train.accumulation={config.train.accumulation} must divide "
@@ -374,7 +370,7 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
         raise ConfigError(f"{source}: prompt.template must contain {{question}}; given: {config.prompt.template!r}")
     if mistake := effort_mistake(config.prompt, config.prune.ratios):
         raise ConfigError(f"{source}: prompt.effort{mistake}")
-    for name, section in (("rounds", config.rounds), ("evaluate", config.evaluate)):
+    for name, section in (("generate", config.generate), ("rounds", config.rounds), ("evaluate", config.evaluate)):
         if section.samples > 1 and section.temperature == 0:
             raise ConfigError(f"{source}: {name}.samples={section.samples} needs {name}.temperature above 0")
     extra = config.generate.options.get("extra")
