@@ -14,6 +14,7 @@ import typer
 
 from tokenskip import tracking
 from tokenskip.commands.calibrate import calibrate
+from tokenskip.commands.candidates import candidates
 from tokenskip.commands.compare import compare
 from tokenskip.commands.console import Limit, Out, RunDir, Set, bars, quiet, read_recipe, run_stage, say
 from tokenskip.commands.doctor import doctor
@@ -133,6 +134,7 @@ def score(run_dir: RunDir, set_: Set = None) -> None:
 
 
 app.command(rich_help_panel=STAGES)(prune)
+app.command(rich_help_panel=STAGES)(candidates)
 
 
 @app.command(rich_help_panel=STAGES)

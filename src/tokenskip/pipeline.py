@@ -4,8 +4,9 @@
     grade      right, wrong, or impossible to tell                       trajectories.jsonl
     score      an importance for every part of every right chain         scores.jsonl
     prune      every chain cut to its ratios, then the training rows     pruned.jsonl, train.jsonl
+    candidates the best short chain from any other source, if asked      candidates/, train.jsonl
     train      LoRA on `question <eos> ratio <eos> -> pruned chain`      adapter/
-    rounds     the same again on the model's own short chains, if asked  round-1/ ...
+    rounds     again with the tuned model's own short chains, if asked   round-1/ ...
     controls   the adapters that it is compared with                     control-random/ ...
     calibrate  the ratio asked for -> the one to prompt with, if asked   calibration.json
     evaluate   all arms on the same problems                             eval/
@@ -18,6 +19,7 @@ objects in `tokenskip.plugins`.
 
 from __future__ import annotations
 
+from tokenskip.candidates.choose import run as candidates
 from tokenskip.evaluation.calibrate import run as calibrate
 from tokenskip.evaluation.evaluate import run as evaluate
 from tokenskip.generation.generate import run as generate
@@ -36,6 +38,7 @@ STAGES = {
     "grade": grade,
     "score": score,
     "prune": prune,
+    "candidates": candidates,
     "train": train,
     "rounds": rounds,
     "controls": controls,

@@ -88,7 +88,7 @@ def test_the_default_costs_what_it_did() -> None:
         ({"a": {"forced": True}}, "arm a: forced needs cut: true"),
         ({"a": {"weights": "best"}}, "arm a: unknown weights 'best': allowed are base, tokenskip, random, full_chain"),
         ({"a": {"weights": "no/such"}}, "arm a: no/such is no adapter folder"),
-        ({"a": {"weights": "round_1", "per_ratio": True}}, "arm a needs rounds: set rounds.count above 0"),
+        ({"a": {"weights": "round_1", "per_ratio": True}}, "arm a needs rounds: set candidates.sources="),
         ({"a": {"calibrated": True}}, "arm a: calibrated needs weights: tokenskip and marker: true"),
         ({"a": {"instuction": "x"}}, "unknown key 'evaluate.define.a.instuction' (did you mean"),
         ({"a": {"length": "short"}}, "evaluate.define.a.length"),

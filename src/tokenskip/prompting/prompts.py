@@ -53,9 +53,9 @@ class Prompts:
                 "set prompt.answer to trigger or boxed, or switch thinking on (prompt.template_kwargs)"
             )
 
-    def messages(self, question: str, instruction: str = "") -> tuple[Message, ...]:
-        """The chat turns of a question; `instruction` follows it, as prompt-only baselines do."""
-        return chat_turns(self.config, question, instruction)
+    def messages(self, question: str, instruction: str = "", **around: Any) -> tuple[Message, ...]:
+        """The chat turns of a question; see `chat_turns`."""
+        return chat_turns(self.config, question, instruction, **around)
 
     def text(self, messages: Sequence[Message], ratio: float = 1.0) -> str:
         """The rendered prompt, up to and including the beginning of the assistant's turn."""
@@ -97,10 +97,18 @@ class Prompts:
             self.tokenizer.chat_template = exact
 
     def prompt(
-        self, question: str, ratio: float = 1.0, *, instruction: str = "", prefill: str = "", cap: int | None = None
+        self,
+        question: str,
+        ratio: float = 1.0,
+        *,
+        instruction: str = "",
+        system: str = "",
+        shots: Sequence[tuple[str, str]] = (),
+        prefill: str = "",
+        cap: int | None = None,
     ) -> Prompt:
         """A prompt with the token ids that are the same in training and inference."""
-        messages = self.messages(question, instruction)
+        messages = self.messages(question, instruction, system=system, shots=shots)
         ids = self.ids(self.text(messages, ratio)) + (self.ids(prefill) if prefill else [])
         return Prompt(messages=messages, ratio=ratio, token_ids=tuple(ids), prefill=prefill, max_new_tokens=cap)
 
@@ -122,18 +130,38 @@ class Prompts:
         }[self.config.answer]
 
 
-def chat_turns(config: PromptConfig, question: str, instruction: str = "") -> tuple[Message, ...]:
-    """The chat turns of a question; `instruction` follows it."""
-    content = config.template.replace("{question}", question)
-    if instruction:
-        content = f"{content} {instruction}"
-    system = ({"role": "system", "content": config.system},) if config.system else ()
-    return (*system, {"role": "user", "content": content})
+def chat_turns(
+    config: PromptConfig,
+    question: str,
+    instruction: str = "",
+    *,
+    system: str = "",
+    shots: Sequence[tuple[str, str]] = (),
+) -> tuple[Message, ...]:
+    """The chat turns of a question; `instruction` follows it, as prompt-only baselines do.
+
+    `system` follows the recipe's own. `shots` are earlier turns, asked in the same words: (question, answer)
+    of worked examples.
+    """
+
+    def asked(question: str) -> Message:
+        content = config.template.replace("{question}", question)
+        return {"role": "user", "content": f"{content} {instruction}" if instruction else content}
+
+    said = "\n".join(filter(None, (config.system, system)))
+    first = ({"role": "system", "content": said},) if said else ()
+    earlier = [turn for shot in shots for turn in (asked(shot[0]), {"role": "assistant", "content": shot[1]})]
+    return (*first, *earlier, asked(question))
 
 
 def prompt_kwargs(config: PromptConfig, ratio: float = 1.0) -> dict[str, Any]:
     """The chat-template arguments of a prompt, as servers and training data pass them."""
     return {**config.template_kwargs, **ratio_kwargs(ratio)}
+
+
+def worked(config: PromptConfig, shots: Sequence[tuple[str, str, str]]) -> tuple[tuple[str, str], ...]:
+    """Worked examples (question, chain, answer) as turns whose answer has the recipe's format."""
+    return tuple((question, chain + example_answer(config, answer)) for question, chain, answer in shots)
 
 
 def example_answer(config: PromptConfig, gold: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 
-from tokenskip.config import PruneConfig
+from tokenskip.config import PruneConfig, RunConfig
 from tokenskip.errors import StageError
 from tokenskip.pruning.chain import Chain, prune_chain_many, whole
 from tokenskip.types import HasOffsets, Pruned, Scores, TokenCounter, Trajectory
@@ -129,6 +129,15 @@ def prune_trajectory(
     assert thresholds is not None, "cut 'corpus' needs the thresholds of corpus_thresholds"
     cuts = [prune_at(trajectory.cot, scores, ratio, thresholds[ratio], counter, config) for ratio in ratios]
     return replace(trajectory, pruned=tuple(cuts))
+
+
+def ratios_of(trajectory: Trajectory, config: RunConfig) -> tuple[float, ...]:
+    """The ratios that a chain is trained on: all, or the one that is drawn for it."""
+    ratios = config.prune.ratios
+    if config.prune.per_trajectory == "all":
+        return ratios
+    key = trajectory.id if not trajectory.sample else f"{trajectory.id}\0{trajectory.sample}"
+    return (draw_ratio(key, ratios, config.seed),)
 
 
 def draw_ratio(trajectory_id: str, ratios: Sequence[float], seed: int) -> float:

@@ -33,7 +33,17 @@ OWNED: tuple[str, ...] = (
     "example.png",
 )
 OWNED += ("adapter", "checkpoints", "eval", "calibration", "tracking", ".requests", ".lock")
-_OWNED_PREFIXES = ("completions", "trajectories", "scores", "pruned", "train.jsonl", "samples", "round-", "control-")
+_OWNED_PREFIXES = (
+    "candidates",
+    "completions",
+    "trajectories",
+    "scores",
+    "pruned",
+    "train.jsonl",
+    "samples",
+    "round-",
+    "control-",
+)
 """What a run folder keeps its own state in: nothing else may be written there, even where it is not there yet."""
 
 

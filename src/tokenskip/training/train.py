@@ -32,6 +32,7 @@ from tokenskip.storage.layout import note, noted
 from tokenskip.storage.store import ADAPTER, TRAIN, Row, RunFolder, read_rows
 from tokenskip.tracking import tracked, trainer_options
 from tokenskip.training.check import checkpointing_key
+from tokenskip.training.dataset import trained_ratios
 
 
 def run(run: Run) -> None:
@@ -114,7 +115,7 @@ def _fit(
         trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
         if bar.stopped:
             raise KeyboardInterrupt
-    _save(trainer, prompts, config, out)
+    _save(trainer, prompts, trained_ratios(folder), out)
     if not rank():
         shutil.rmtree(checkpoints, ignore_errors=True)
 
@@ -327,7 +328,7 @@ def _bar(advance: Advance) -> Any:
     return Bar()
 
 
-def _save(trainer: Any, prompts: Prompts, config: RunConfig, out: Path) -> None:
+def _save(trainer: Any, prompts: Prompts, ratios: Sequence[float], out: Path) -> None:
     """Write the adapter and its tokenizer beside, then move them in place: `adapter/` is whole or not there."""
     draft = out.with_name(out.name + ".tmp")
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
@@ -336,14 +337,14 @@ def _save(trainer: Any, prompts: Prompts, config: RunConfig, out: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         model = trainer.accelerator.unwrap_model(trainer.model)
         model.save_pretrained(str(draft), state_dict=state, safe_serialization=True)
-        _save_beside(trainer, prompts, config, draft)
+        _save_beside(trainer, prompts, ratios, draft)
         draft.replace(out)
     trainer.accelerator.wait_for_everyone()
 
 
-def _save_beside(trainer: Any, prompts: Prompts, config: RunConfig, draft: Path) -> None:
+def _save_beside(trainer: Any, prompts: Prompts, ratios: Sequence[float], draft: Path) -> None:
     """The tokenizer, whose template knows the trained ratios, and the losses."""
-    prompts.save_tokenizer(draft, config.prune.ratios)
+    prompts.save_tokenizer(draft, ratios)
     losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     lines = "".join(f"{step}\t{loss:.4f}\n" for step, loss in losses)
     (draft / "losses.tsv").write_text("step\tloss\n" + lines, encoding="utf-8")
