@@ -21,6 +21,9 @@ RESULTS := headline embedded-model scoring scorers scale reliability auto paper 
 DATA ?=
 # files or folders of tests, for `make test` on a part of them
 TESTS ?=
+# processes that the files of tests are divided among; each takes a core and up to 2 GB
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test test-slow result-scoring: export TIKTOKEN_CACHE_DIR ?= $(CURDIR)/$(VENV)/cl100k/llama_index/core/_static/tiktoken_cache
 
@@ -30,10 +33,10 @@ demo: $(VENV)/run.stamp
 	$(BIN)/tokenskip demo
 
 test: $(VENV)/dev.stamp check
-	$(BIN)/python -m pytest $(TESTS)
+	$(PYTEST) $(TESTS)
 
 test-slow: $(VENV)/slow.stamp
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m 'slow or extras'
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check src tests benchmarks examples tools

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from conftest import make_tokenizer
+from conftest import examples, make_tokenizer
 from growing import grow
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from tokenskip import plugins
@@ -34,7 +34,7 @@ from tokenskip.tasks.jsonl import JsonlTask
 from tokenskip.tokens import token_counter
 from tokenskip.types import Trajectory
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = examples(60, suppress_health_check=list(HealthCheck))
 BOMBS = (
     "10^{10^{10}}",
     "9" * 100_000,
@@ -201,7 +201,9 @@ def test_answers_are_looked_for_in_any_text(text: str) -> None:
     def look() -> None:
         for numeric in (True, False):
             found = extract_answer(text, numeric=numeric)
-            assert found is None or len(found) <= len(text)
+            # a number is spelled as the grader reads it, and one character may be a whole command: \frac{1}{10} for ⅒
+            assert found is None or len(found) <= len(text) * (12 if numeric else 1)
+            assert found is None or "\\$" not in found or found in text
         extract_boxed(text)
         parse_number(text)
         normalise(text[: 2 * MAX_ANSWER])
@@ -259,7 +261,7 @@ def test_every_scorer_takes_every_text(name: str, model_folder: Path) -> None:
     prompts = Prompts(load_tokenizer(config.model), config.prompt)
     scorer, count = make_scorer(config, prompts), token_counter(prompts.tokenizer)
 
-    @settings(parent=QUICK, max_examples=6 if name == "leave_one_out" else 15)
+    @examples(6 if name == "leave_one_out" else 15, suppress_health_check=list(HealthCheck))
     @given(
         st.lists(st.one_of(st.sampled_from([bomb[:80] for bomb in WHOLE]), PIECES, st.text(max_size=40)), max_size=3)
     )
@@ -294,7 +296,7 @@ def test_a_ratio_has_one_spelling_or_is_refused(ratio: Any) -> None:
         assert Ratio.parse(str(spelled)) == spelled
 
 
-@settings(parent=QUICK, max_examples=25)
+@examples(25, suppress_health_check=list(HealthCheck))
 @given(st.text(max_size=60), st.one_of(st.floats(0.0001, 0.9999), st.sampled_from([0, -1, 1.5, "abc", "", "1e9"])))
 def test_no_question_sets_the_ratio_and_no_ratio_breaks_the_template(question: str, ratio: Any) -> None:
     from jinja2.exceptions import TemplateError

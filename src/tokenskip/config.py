@@ -8,43 +8,23 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tokenskip.arms import ARMS, DEFAULT_ARMS, ORIGINAL, Arm, is_taken, round_arm, round_number
 from tokenskip.candidates.settings import CandidatesConfig as CandidatesConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.prompting.arguments import check_argument
-from tokenskip.ratio import Ratio
+from tokenskip.ratio import RatioRange
 from tokenskip.recipes import lay_over as lay_over
 from tokenskip.recipes import read_recipe_file
+from tokenskip.recipes.fields import PAPER_RATIOS as PAPER_RATIOS
+from tokenskip.recipes.fields import Distinct, Draws, Ratios, RatiosOrRange, Section
 from tokenskip.recipes.mistakes import first_mistake
 from tokenskip.trust import check_trust
-
-PAPER_RATIOS: tuple[float, ...] = tuple(map(Ratio, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)))
-"""The ratios the paper trains on (section 4.1)."""
-
-
-def _distinct(ratios: tuple[float, ...]) -> tuple[float, ...]:
-    twice = next((ratio for ratio in ratios if ratios.count(ratio) > 1), None)
-    if twice is not None:
-        raise ValueError(f"the ratio {twice} is given twice: leave one out")
-    return ratios
-
-
-Distinct = Annotated[tuple[Annotated[float, AfterValidator(Ratio)], ...], AfterValidator(_distinct)]
-"""Ratios, each once."""
-Ratios = Annotated[Distinct, Field(min_length=1)]
-"""At least one ratio, each once."""
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, and a key that does not exist is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelConfig(Section):
@@ -93,6 +73,9 @@ class PromptConfig(Section):
         description="what the saved chat template does with a ratio that was not trained: take the nearest that was, "
         "refuse it, or pass it on",
     )
+    decimals: Literal[2] | None = Field(
+        None, description="2: every ratio is written with two decimals, as a range of prune.ratios always is"
+    )
 
     @field_validator("think")
     @classmethod
@@ -133,12 +116,28 @@ class ScoreConfig(Section):
 class PruneConfig(Section):
     """Stage 4: every CoT cut to its ratios."""
 
-    ratios: Ratios = Field(PAPER_RATIOS, description="ratios to train on; 1.0: whole chains")
-    per_trajectory: Literal["one", "all"] = Field("one", description="one ratio drawn per trajectory (paper), or all")
+    ratios: RatiosOrRange = Field(
+        PAPER_RATIOS, description="ratios to train on, a list or {from: 0.3, to: 1.0}; 1.0: whole chains"
+    )
+    per_trajectory: Draws = Field(
+        "one", description="ratios per trajectory: one drawn (paper), all, or a number: the greatest and draws below it"
+    )
     cut: Literal["chain", "corpus"] = Field("chain", description="budget per chain (paper), or one threshold per ratio")
     unit: Literal["token", "word", "step"] = Field("token", description="what is kept or dropped together")
     atoms: bool = Field(True, description="numbers, operators, equations and LaTeX are indivisible")
     verify: bool = Field(True, description="reject a pruned chain with a new or false equation")
+
+    @model_validator(mode="after")
+    def _drawn_from_a_range(self) -> PruneConfig:
+        if isinstance(self.ratios, RatioRange) and self.per_trajectory == "all":
+            raise ValueError("per_trajectory: all needs a list of ratios; of a range, say how many to draw, such as 6")
+        return self
+
+    @property
+    def rows_per_chain(self) -> int:
+        """Training rows that a chain becomes, if no cut is rejected."""
+        n = {"one": 1, "all": len(self.ratios)}.get(str(self.per_trajectory))
+        return n or min(int(self.per_trajectory), len(self.ratios))
 
 
 class TrainConfig(Section):
@@ -259,6 +258,16 @@ class RunConfig(Section):
     calibrate: CalibrateConfig = CalibrateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spelling(cls, values: Any) -> Any:
+        """A model that is to read any ratio of a range sees all in one spelling: 0.60 beside 0.65."""
+        if isinstance(values, dict) and isinstance(values.get("prune"), dict):
+            ratios, prompt = values["prune"].get("ratios"), values.get("prompt") or {}
+            if isinstance(ratios, Mapping | RatioRange) and isinstance(prompt, dict):
+                return {**values, "prompt": {**prompt, "decimals": 2}}
+        return values
 
     @field_validator("engine", mode="before")
     @classmethod

@@ -16,6 +16,7 @@ from tokenskip.config import PromptConfig, RunConfig, TaskConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.models.loading import check_adapter, check_context, load_model, load_tokenizer, resolve_model
 from tokenskip.prompting.prompts import Prompts
+from tokenskip.ratio import spaced
 from tokenskip.types import (
     Ask,
     Backend,
@@ -239,8 +240,8 @@ def asks(source: str) -> bool:
 
 
 def ratios_below_one(config: RunConfig) -> list[float]:
-    """The ratios that a source may aim at: those trained on, long ones first, but for the whole chain."""
-    return sorted((ratio for ratio in config.prune.ratios if ratio < 1), reverse=True)
+    """The ratios that a source may aim at: of those trained on (of a range the tenths) all below 1, long ones first."""
+    return sorted((ratio for ratio in spaced(config.prune.ratios) if ratio < 1), reverse=True)
 
 
 def make_source(config: RunConfig, name: str, ask: Ask | None = None, count: TokenCounter | None = None) -> Source:

@@ -1,6 +1,6 @@
 """A ratio as a value, and which ratio to prompt with so that the chain comes out at the ratio asked for. Pure.
 
-`Ratio` is checked once and spelled once.
+`Ratio` is checked once and spelled once; `RatioRange` is all ratios between two, for a training on any of them.
 
 A tuned model drifts from the ratio (the paper, table 1: asked .5, got .58 on MATH). `fit` takes what was measured at
 some prompted ratios, makes it monotone by isotonic regression (Barlow et al., 1972) and inverts it: piecewise linear
@@ -14,9 +14,10 @@ that came nearest. Nothing is extrapolated: a ratio that no prompt reached is re
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,63 @@ class Ratio(float):
             return cls(given)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+
+
+class RatioRange(tuple[float, ...]):
+    """The ratios from `low` to `high` in steps of .01, ascending, those of `without` left out.
+
+    A model that is trained on many of them reads the ratio as a quantity; `without` keeps some back to test that.
+
+    Raises:
+        ValueError: not two ratios in ascending order.
+    """
+
+    low: float
+    high: float
+    without: tuple[float, ...]
+
+    def __new__(cls, low: float | str, high: float | str, without: Sequence[float | str] = ()) -> RatioRange:
+        first, last = Ratio(low), Ratio(high)
+        if not first < last or any(round(end, DIGITS) != end for end in (first, last)):
+            raise ValueError(
+                f"a range goes from a lower to a higher ratio of two decimals; given: from {first} to {last}"
+            )
+        left_out = tuple(map(Ratio, without))
+        steps = range(round(first * 100), round(last * 100) + 1)
+        ratios = super().__new__(cls, (Ratio(step / 100) for step in steps if step / 100 not in left_out))
+        ratios.low, ratios.high, ratios.without = first, last, left_out
+        return ratios
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> RatioRange:
+        """The range of a recipe's `{from: 0.3, to: 1.0}`, or of a template's settings."""
+        if not {"from", "to"} <= set(given) <= {"from", "to", "without"}:
+            raise ValueError("a range is {from: 0.3, to: 1.0}, and may have `without`, a list of ratios to leave out")
+        return cls(given["from"], given["to"], given.get("without") or ())
+
+    def dump(self) -> dict[str, Any]:
+        """What `read` reads."""
+        return {"from": self.low, "to": self.high, **({"without": list(self.without)} if self.without else {})}
+
+
+def spell(ratios: Sequence[float]) -> str:
+    """Ratios for people: `0.5, 0.8, 1.0`, or `0.3 to 1.0`."""
+    if isinstance(ratios, RatioRange):
+        return f"{ratios.low} to {ratios.high}"
+    return ", ".join(str(Ratio(ratio)) for ratio in sorted(ratios))
+
+
+def covers(ratios: Sequence[float], ratio: float) -> bool:
+    """Whether a model that was trained on `ratios` is asked for nothing new by `ratio`."""
+    return ratios.low <= ratio <= ratios.high if isinstance(ratios, RatioRange) else ratio in ratios
+
+
+def spaced(ratios: Sequence[float]) -> tuple[float, ...]:
+    """A few ratios that stand for all: a list itself, of a range its ends and the tenths between."""
+    if not isinstance(ratios, RatioRange):
+        return tuple(ratios)
+    tenths = (Ratio(step / 10) for step in range(1, 11))
+    return tuple(sorted({ratios.low, *(ratio for ratio in tenths if ratios.low < ratio < ratios.high), ratios.high}))
 
 
 @dataclass(frozen=True, slots=True)

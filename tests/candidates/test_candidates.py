@@ -292,6 +292,20 @@ def test_an_older_run_without_rounds_can_still_be_read() -> None:
     assert check_config({"rounds": {"count": 0, "tolerance": 0.1}}, "config.json") == RunConfig()
 
 
+def test_of_a_range_a_chain_is_trained_on_under_what_it_achieved(tmp_path: Path, model_folder: Path) -> None:
+    prune = {"ratios": {"from": 0.3, "to": 1.0}, "per_trajectory": 4}
+    recipe_file = recipe(tmp_path, model_folder, candidates={"sources": SOURCES, "tolerance": 0.1}, prune=prune)
+    stages(tmp_path / "run", recipe_file, *BEFORE, "candidates")
+    rows = [row for row in read_rows(tmp_path / "run" / "train.jsonl") if row["ratio"] < 1]
+    assert len({row["ratio"] for row in rows}) > 5
+    assert all(
+        abs(row["ratio"] - row["achieved_ratio"]) <= 0.0051 for row in rows if 0.3 < row["achieved_ratio"] < 0.99
+    )
+    info = json.loads((tmp_path / "run" / "candidates.json").read_text())
+    assert list(info["rows"]) == ["1.0", "0.9", "0.8", "0.7", "0.6", "0.5", "0.4", "0.3"], "counted by the tenth"
+    assert sum(info["rows"].values()) == sum(1 for _ in read_rows(tmp_path / "run" / "train.jsonl"))
+
+
 def test_settings_that_a_file_was_made_under_may_not_change(pool: tuple[Path, Path], tmp_path: Path) -> None:
     recipe_file, path = pool
     shutil.copytree(path, tmp_path / "run")
@@ -324,4 +338,4 @@ def test_a_model_may_write_new_equations_but_no_false_ones() -> None:
 
 def test_a_tally_without_candidates_has_every_source() -> None:
     config = check_config({"candidates": {"sources": ["prune", "sample"]}}, "test")
-    assert set(Tally(config.candidates, ["prune", "sample"]).summary()["sources"]) == {"prune", "sample"}
+    assert set(Tally(config.candidates, ["prune", "sample"], (0.5, 1.0)).summary()["sources"]) == {"prune", "sample"}

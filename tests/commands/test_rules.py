@@ -51,6 +51,7 @@ def test_the_text_is_the_packages(
     assert changed > 12
 
 
+@pytest.mark.extras
 def test_the_lines_can_be_checked(
     monkeypatch: Any, capsys: Any, checkpoints: Any, counting: str, source: Path, tmp_path: Path
 ) -> None:

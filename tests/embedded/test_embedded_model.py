@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import examples
 from embedded_model.batches import IGNORE, Stream, filler_weight
 from embedded_model.measure import accuracy, final_answer
 from embedded_model.pretrain import SIZES, Recipe, Run
 from embedded_model.registers import REGISTERS, TRIGGER, document
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -44,7 +45,7 @@ def model() -> Any:
 SHIPPED = AutoTokenizer.from_pretrained(model_path())
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.text(max_size=60))
 def test_any_text_survives_the_tokenizer(text: str) -> None:
     ids = SHIPPED(text, add_special_tokens=False)["input_ids"]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from conftest import examples, make_tokenizer
+from hypothesis import given
 from hypothesis import strategies as st
 from scripted_runs import recipe
 
@@ -67,10 +68,8 @@ def render(tokenizer: Any, ratio: Any) -> str:
     clamp=st.booleans(),
     steps=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_the_template_asks_as_python_does(knots: list[tuple[int, int]], ratio: int, clamp: bool, steps: bool) -> None:
-    from conftest import make_tokenizer
-
     asked, prompted = (sorted({knot[i] / 100 for knot in knots}) for i in (0, 1))
     if min(len(asked), len(prompted)) < 2:
         return

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from arithmetic_prose import false_claims
-from hypothesis import given, settings
+from conftest import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenskip.config import PruneConfig
@@ -117,7 +118,7 @@ CHAINS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(CHAINS, st.integers(0, 2**32))
 def test_no_pruned_chain_claims_what_the_original_does_not(cot: str, seed: int) -> None:
     claimed = false_claims(cot)

@@ -118,6 +118,7 @@ def counting(monkeypatch) -> str:
     return "bytes"
 
 
+@pytest.mark.extras
 def test_words_are_counted_in_cl100k(counting):
     if counting != "cl100k":
         pytest.skip("cl100k is not at hand: set TIKTOKEN_CACHE_DIR to a folder with " + CL100K)
@@ -225,6 +226,7 @@ def test_every_decision_is_the_packages(checkpoints, counting, family, options):
     assert len({row[0] for row in got}) > 20, "the checkpoint decides nothing"
 
 
+@pytest.mark.extras
 def test_the_preset_is_the_three_options_and_one_pass_serves_all_rates(checkpoints, counting):
     preset = LLMLinguaRule(checkpoints["xlmr"], device="cpu", preset="official-llama3")
     spelled = LLMLinguaRule(checkpoints["xlmr"], device="cpu", **OPTIONS["official-llama3"])
@@ -236,6 +238,7 @@ def test_the_preset_is_the_three_options_and_one_pass_serves_all_rates(checkpoin
     assert len(calls) == 1
 
 
+@pytest.mark.extras
 def test_where_the_package_raises_we_say_what_is_wrong(checkpoints, counting, tmp_path):
     rule = LLMLinguaRule(checkpoints["bert"], device="cpu")
     with pytest.raises(ConfigError, match="a rate is a number above 0"):
@@ -248,6 +251,7 @@ def test_where_the_package_raises_we_say_what_is_wrong(checkpoints, counting, tm
         LLMLinguaRule(str(tmp_path / "nothing"))
 
 
+@pytest.mark.extras
 def test_without_cl100k_the_error_says_how_to_get_it(checkpoints, monkeypatch):
     tiktoken = pytest.importorskip("tiktoken")
 
@@ -259,6 +263,7 @@ def test_without_cl100k_the_error_says_how_to_get_it(checkpoints, monkeypatch):
         LLMLinguaRule(checkpoints["bert"])
 
 
+@pytest.mark.extras
 def test_a_loaded_model_and_the_random_state_stay_as_they_were(checkpoints, counting):
     from transformers import AutoModelForTokenClassification, AutoTokenizer
 

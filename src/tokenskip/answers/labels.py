@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tokenskip.answers.latex import Box, find_boxes, mend_backslashes, plain
+from tokenskip.answers.latex import Box, find_boxes, mend_backslashes, plain, shown
 from tokenskip.answers.phrases import clean, refuses
 from tokenskip.answers.statements import WINDOW, Marker, find_markers, phrase_at
 from tokenskip.answers.thoughts import after_thought
@@ -78,7 +78,7 @@ def extract_label(text: str, *, trigger: str | None = None, think: Sequence[str]
     for marker in markers:
         label = _stated(text, marker, boxes)
         if label:
-            return label
+            return shown(label, text)
     return _unmarked(text)
 
 

@@ -196,6 +196,11 @@ def _drop_math_dollars(text: str) -> str:
     return money.replace("$", " ").replace("\0", "\\$")
 
 
+def shown(answer: str, text: str) -> str:
+    """`answer` as it may leave this chapter: without the `\\$` that `plain` writes for money, unless `text` has it."""
+    return answer if answer in text else answer.replace("\\$", "$")
+
+
 def strip_text(text: str) -> str:
     """`text` without text commands, dollar signs, braces and punctuation around it."""
     return TEXT.sub(r"\1", text).replace("$", "").strip(" .()[]{}\"'")

@@ -224,7 +224,7 @@ _SUBJECT = re.compile(
     rf"to))?\s*[:,]?\s+(?P<value>.+)",
     re.I | re.S,
 )
-_FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^$\\])+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _ENVIRONMENT = re.compile(r"\\begin\{(?:align|aligned|equation|gather|gathered)\*?\}(.*?)(?:\\end\{|\Z)", re.DOTALL)
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _NAMED = re.compile(r"\s*[a-zA-Z](?:_\{?\w+\}?|\([a-zA-Z]\))?\s*")
@@ -285,8 +285,8 @@ def reduce_last(sentence: str, numeric: bool) -> tuple[bool, str | None]:
             return True, number
         if denied := re.search(r"\bis (not .{1,60})", sentence):
             return True, denied[1]
-        whole = plain(sentence)
-        return True, whole if not re.search(r"[^\W\d_]{2,}", re.sub(r"\\[a-z]+", "", whole)) else None
+        words = re.search(r"[^\W\d_]{2,}", re.sub(r"\\[a-z]+", "", plain(sentence)))
+        return True, None if words else sentence
     main = _main_clause(sentence)
     if _NOT.match(main):
         return True, None

@@ -17,7 +17,7 @@ from functools import cache
 from itertools import chain
 from typing import Literal, NamedTuple
 
-from tokenskip.answers.latex import BOX, Box, find_boxes, mend_backslashes
+from tokenskip.answers.latex import BOX, Box, find_boxes, mend_backslashes, shown
 from tokenskip.answers.phrases import reduce_last, reduce_phrase, refuses
 from tokenskip.answers.spelling import with_decimal_points
 from tokenskip.answers.thoughts import after_thought
@@ -112,12 +112,12 @@ def extract_answer(
     with, `think` its tags around thoughts.
     """
     text = with_decimal_points(after_thought(mend_backslashes(text), think))
+    answer = None
     if (":" in text or "</s>" in text or "<|" in text) and (run_on := _RUN_ON.search(text, 1)):
         answer = _stated(text[: run_on.start()], numeric, trigger)
-        if answer is not None:
-            return answer
-    answer = _stated(text, numeric, trigger) or _last_sentence(text, numeric)
-    return answer.strip() or None if answer else None
+    if answer is None:
+        answer = _stated(text, numeric, trigger) or _last_sentence(text, numeric)
+    return shown(answer, text).strip() or None if answer else None
 
 
 def complete_part(text: str) -> str:

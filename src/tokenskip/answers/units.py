@@ -84,7 +84,7 @@ _IN_PROSE = frozenset(("and", "to", "over", "und", "y", "et", "e", "i", "и"))
 """Words that change a number only with another number after them; a sentence around one number may hold them."""
 _POWERS = {"square": 2, "sq": 2, "sq.": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3, "quadrat": 2}
 _POWER_SIGN = re.compile(r"\s*\^\s*\{?\s*([23])\s*\}?$")
-_WORD = re.compile(r"[^\W\d_][^\W\d_'’.-]*(?:[.'’-][^\W\d_]+)*\.?|[$€£¥₹₽%°¢]")
+_WORD = re.compile(r"[^\W\d_][^\W\d_'’.-]*(?:[.'’-][^\W\d_]+)*\.?|\\?\$|[€£¥₹₽%°¢]")
 
 
 class Unit(NamedTuple):

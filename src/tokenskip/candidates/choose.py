@@ -5,6 +5,7 @@ For each question and ratio γ: the candidates that are right, pass the equation
     | CoT tokens / CoT tokens of this question's whole chain - γ |  <=  candidates.tolerance
 
 best first as `candidates.prefer` says; `candidates.keep` of them are trained on under γ. A γ of 1 is the whole chain.
+Where `prune.ratios` is a range, a chosen chain is trained on under the ratio that it achieved.
 Always the shortest is known to be worse (TokenSqueeze, arXiv 2511.13223). With the source `prune` alone nothing is left
 to choose: the rows are those that the stage prune has written, each at the ratio of its cut, as in the paper.
 
@@ -27,6 +28,7 @@ from tokenskip.config import RunConfig
 from tokenskip.errors import RunError, StageError
 from tokenskip.pruning.corpus import ratios_of
 from tokenskip.pruning.score import need_correct
+from tokenskip.ratio import RatioRange, spaced
 from tokenskip.run import Run
 from tokenskip.storage.store import CHOSEN, TRAIN, Row, RunFolder, write_atomically, write_rows
 from tokenskip.training.dataset import candidate_row, training_rows
@@ -55,7 +57,7 @@ def choose(run: Run, folder: RunFolder, parts: Sequence[Part]) -> None:
     if likely:
         for part in parts:
             measure(run, part)
-    tally = Tally(settings, list(dict.fromkeys(source for source, _ in parts)))
+    tally = Tally(settings, list(dict.fromkeys(source for source, _ in parts)), run.config.prune.ratios)
     pool = questions(run.folder, parts, logprobs=likely)
     write_rows(folder.file(TRAIN), (row for question in pool for row in _rows(run, question, tally)))
     if not tally.n_chosen:
@@ -93,8 +95,9 @@ def summary_lines(info: Row) -> Iterator[str]:
 class Tally:
     """Counts what became of the candidates, source by source."""
 
-    def __init__(self, settings: CandidatesConfig, sources: Sequence[str]) -> None:
+    def __init__(self, settings: CandidatesConfig, sources: Sequence[str], ratios: Sequence[float]) -> None:
         self.settings = settings
+        self.counted = spaced(ratios)
         self.sources: dict[str, Counter[str]] = {source: Counter(candidates=0, right=0) for source in sources}
         self.near: dict[str, Counter[str]] = {source: Counter() for source in sources}
         self.won: dict[str, Counter[str]] = {source: Counter() for source in sources}
@@ -109,18 +112,23 @@ class Tally:
             self.sources[candidate.source]["candidates"] += 1
             self.sources[candidate.source]["right"] += candidate.text.dropped is None
 
+    def name(self, ratio: float) -> str:
+        """The ratio that it is counted under: of a range the nearest tenth."""
+        return str(ratio if ratio in self.counted else min(self.counted, key=lambda one: abs(one - ratio)))
+
     def ratio(self, ratio: float, near: Sequence[Candidate], chosen: Sequence[Candidate]) -> None:
         """Count what was near a ratio, and what was chosen."""
+        name = self.name(ratio)
         for candidate in near:
-            self.near[candidate.source][str(ratio)] += 1
+            self.near[candidate.source][name] += 1
         for candidate in chosen:
-            self.won[candidate.source][str(ratio)] += 1
-        self.missing[str(ratio)] += not chosen
+            self.won[candidate.source][name] += 1
+        self.missing[name] += not chosen
         self.n_chosen += len(chosen)
 
     def row(self, row: Row) -> Row:
         """Count a training row."""
-        self.rows[str(row["ratio"])] += 1
+        self.rows[self.name(row["ratio"])] += 1
         self.train_tokens += row["n_cot_tokens"]
         return row
 
@@ -165,9 +173,17 @@ def _rows(run: Run, question: Question, tally: Tally) -> Iterator[Row]:
             chosen = near[: run.config.candidates.keep]
             tally.ratio(ratio, near, chosen)
             for candidate in chosen:
+                label = _label(question.achieved(candidate), ratio, run.config.prune.ratios)
                 yield tally.row(
-                    candidate_row(candidate.text, candidate.source, ratio, question.n_cot_tokens, run.prompts)
+                    candidate_row(candidate.text, candidate.source, label, question.n_cot_tokens, run.prompts)
                 )
+
+
+def _label(achieved: float, ratio: float, ratios: Sequence[float]) -> float:
+    """The ratio that a chain is trained under: the one it was chosen for, or of a range the nearest to its own."""
+    if not isinstance(ratios, RatioRange):
+        return ratio
+    return min((one for one in ratios if one < 1), key=lambda one: abs(one - achieved))
 
 
 def ranked(question: Question, ratio: float, config: RunConfig) -> list[Candidate]:

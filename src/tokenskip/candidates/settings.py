@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from tokenskip.recipes.fields import Section
 
 PRUNE, ON_POLICY = "prune", "on_policy"
 """Sources of candidates that stages have to know: the one with stages of its own, and the one that needs an adapter."""
 
 
-class CandidatesConfig(BaseModel):
+class CandidatesConfig(Section):
     """Between grading and training: where shorter chains come from, and which of them are trained on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sources: dict[str, dict[str, Any]] = Field(
         {PRUNE: {}},

@@ -29,6 +29,7 @@ from tokenskip.models.loading import is_here, load_tokenizer, resolve_model
 from tokenskip.plugins import check_arms, check_backend, check_scorer
 from tokenskip.prompting.chat_template import is_dated, unread_kwargs
 from tokenskip.prompting.prompts import Prompts, example_answer
+from tokenskip.ratio import covers, spaced
 from tokenskip.tasks._base import is_local
 from tokenskip.tracking import check_trackers
 from tokenskip.training.check import check_training
@@ -94,7 +95,7 @@ def dry_run(config: RunConfig) -> None:
     console.print(_sizes(config, train.n, test.n, max(lengths)), highlight=False, soft_wrap=True)
     for warning in _warnings(config, own_template):
         console.print(f"! {warning}", markup=False, highlight=False, soft_wrap=True)
-    few = few_steps(train.n * config.generate.samples * _rows_per_chain(config), config.train) if train.n else None
+    few = few_steps(train.n * config.generate.samples * config.prune.rows_per_chain, config.train) if train.n else None
     if few:
         console.print(f"! at most {few}", highlight=False, soft_wrap=True)
     if train.n and test.n:
@@ -132,31 +133,27 @@ def _warnings(config: RunConfig, template: str | None) -> Iterator[str]:
             f"generate {how[generate.temperature > 0]} and evaluate {how[evaluate.temperature > 0]}: chains are "
             "measured otherwise than they were made (evaluate.temperature, evaluate.top_p)"
         )
-    if untrained := [ratio for ratio in evaluate.ratios if ratio not in config.prune.ratios]:
+    if untrained := [ratio for ratio in evaluate.ratios if not covers(config.prune.ratios, ratio)]:
         spelled = ", ".join(map(str, untrained))
         yield f"evaluate.ratios: {spelled} not among the trained prune.ratios; the model may not follow"
 
 
 def _workload(config: RunConfig, n_train: int, n_test: int, n_prompt: int, source: Path) -> Workload:
     """The run's size for the estimate: half the cap for a completion, and 8B parameters where they are not known."""
-    ratios = config.prune.ratios
+    ratios = spaced(config.prune.ratios)
     return Workload(
         n_train=n_train,
         n_parameters=count_parameters(source) or Workload(n_train=1).n_parameters,
         prompt_tokens=n_prompt,
         completion_tokens=config.generate.max_new_tokens // 2,
         samples=config.generate.samples,
-        rows_per_chain=_rows_per_chain(config),
+        rows_per_chain=config.prune.rows_per_chain,
         kept=sum(ratios) / len(ratios),
         epochs=config.train.epochs,
         train_passes=4.0 if config.train.method == "full" else 3.0,
         n_test=n_test,
         n_arms=len(list(rows_of(config.chosen_arms(), config.evaluate.ratios))),
     )
-
-
-def _rows_per_chain(config: RunConfig) -> int:
-    return len(config.prune.ratios) if config.prune.per_trajectory == "all" else 1
 
 
 def _ratios(config: RunConfig) -> tuple[float, ...]:
@@ -215,7 +212,7 @@ def _show(console: Console, prompts: Prompts, problem: Problem, ratio: float) ->
 
 def _sizes(config: RunConfig, n_train: int | None, n_test: int | None, n_prompt: int) -> str:
     cap = config.generate.max_new_tokens
-    per_problem = _rows_per_chain(config)
+    per_problem = config.prune.rows_per_chain
     row = f"a training row has about {n_prompt} prompt tokens and at most {cap:,} of completion"
     if n_train is None:
         return f"as many training problems as the data has; {row}"

@@ -59,7 +59,7 @@ def calibrate(run: Run, *, n: int = 300, grid: Sequence[float] = (), clamp: bool
     problems, source = development_problems(run, n)
     half = len(problems) // 2  # fitted on one half and checked on the other, so that the check is not of its own fit
     lengths = [row["n_cot_tokens"] for row in _answers(run, problems, "base", 1.0)]
-    points, trained = [], run.config.prune.ratios
+    points, trained = [], ratio_map.spaced(run.config.prune.ratios)
     for prompted in sorted(grid) or default_grid(trained):
         rows = _answers(run, problems[:half], "tokenskip", prompted)
         points.append((prompted, _achieved(rows, lengths[:half])))

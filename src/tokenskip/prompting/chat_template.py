@@ -27,7 +27,7 @@ from typing import Any
 from tokenskip import ratio as ratio_map
 from tokenskip.errors import ModelError
 from tokenskip.prompting.bounded import LimitError, bounded
-from tokenskip.ratio import UNMAPPED, Ratio, RatioMap
+from tokenskip.ratio import UNMAPPED, Ratio, RatioMap, RatioRange, spell
 from tokenskip.types import Message
 
 _BEGIN, _END = "{#- tokenskip: ratio control -#}", "{#- tokenskip: end -#}"
@@ -41,12 +41,12 @@ _BEGIN, _END = "{#- tokenskip: ratio control -#}", "{#- tokenskip: end -#}"
 _CONTROL = """\
 {%- if compression_ratio is defined and compression_ratio is not none and (compression_ratio | float) != 1.0 -%}
 {%- set tsk = namespace(last=-1, out=[], parts=[], text=-1, given=[], all='') -%}
-{%- set tsk.ratio = compression_ratio | float | round(4) -%}
+{%- set tsk.ratio = compression_ratio | float | round(PLACES) -%}
 {%- if tsk.ratio <= 0 or tsk.ratio > 1 -%}
 {{- raise_exception('compression_ratio must be above 0 and at most 1, given: ' + (compression_ratio | string)) -}}
 {%- endif -%}
 {%- set tsk_cut = DELIMITER -%}
-{%- set tsk_mark = tsk_cut + (tsk.ratio | string) + tsk_cut -%}
+{%- set tsk_mark = tsk_cut + SPELLED + tsk_cut -%}
 {%- for m in messages -%}{%- if m['role'] == 'user' -%}{%- set tsk.last = loop.index0 -%}{%- endif -%}{%- endfor -%}
 {%- for m in messages -%}
 {%- set tsk_end = tsk_mark if loop.index0 == tsk.last and tsk.ratio != 1 else '' -%}
@@ -80,6 +80,7 @@ _CONTROL = """\
 """
 
 _MARKER = "{%- set tsk_mark ="
+_SHORT, _TWO_DECIMALS = "(tsk.ratio | string)", "((tsk.ratio | string) + '0')[:4]"
 _MAP_BEGIN, _MAP_END = "{#- tokenskip: map -#}", "{#- tokenskip: map end -#}"
 _SETTINGS = "{#- tokenskip: settings "
 
@@ -99,16 +100,20 @@ class TemplateSettings:
     """What a model was trained under, as far as its chat template says it.
 
     `template_kwargs`: values of other template arguments where the caller gives none. `date`: what `strftime_now` says
-    instead of today. `ratios`: what was trained; another ratio becomes the nearest of them, or is refused (`strict`).
+    instead of today. `ratios`: what was trained, a list or a range; another ratio becomes the nearest of them, or is
+    refused (`strict`). `decimals`: 2 where every ratio is written with two, None where with as few as it needs.
     """
 
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     date: date | None = None
     ratios: tuple[float, ...] = ()
     strict: bool = False
+    decimals: int | None = None
 
     def nearest(self, ratio: float) -> float:
         """The trained ratio that `ratio` is prompted as, the lower of two equally near; itself where none are known."""
+        if isinstance(self.ratios, RatioRange):
+            return round(min(max(ratio, self.ratios.low), self.ratios.high), 2)
         return next((trained for upper, trained in self._pieces() if ratio <= upper), ratio)
 
     def _pieces(self) -> list[tuple[float, float]]:
@@ -123,8 +128,9 @@ class TemplateSettings:
         values = {
             "template_kwargs": dict(self.template_kwargs),
             "date": self.date.isoformat() if self.date else None,
-            "ratios": list(self.ratios),
+            "ratios": self.ratios.dump() if isinstance(self.ratios, RatioRange) else list(self.ratios),
             "strict": self.strict,
+            "decimals": self.decimals,
         }
         values = {name: value for name, value in values.items() if value}
         return f"{_SETTINGS}{json.dumps(values).replace('#', chr(92) + 'u0023')} -#}}" if values else ""
@@ -146,13 +152,20 @@ class TemplateSettings:
         if not self.ratios:
             return ""
         begin, end = f"{{%- if {UNMAPPED} is not defined or not {UNMAPPED} -%}}\n", "{%- endif -%}\n"
+        span = self.ratios if isinstance(self.ratios, RatioRange) else None
         if self.strict:
-            allowed = ", ".join(str(Ratio(ratio)) for ratio in sorted(self.ratios))
+            listed = f"tsk.ratio not in {_literal([float(ratio) for ratio in self.ratios])}"
             return (
-                f"{begin}{{%- if tsk.ratio not in {_literal([float(ratio) for ratio in self.ratios])} -%}}"
+                f"{begin}{{%- if {f'tsk.ratio < {span.low} or tsk.ratio > {span.high}' if span else listed} -%}}"
                 "{{- raise_exception('compression_ratio ' + (tsk.ratio | string) + "
-                f"' was not trained: ask for one of {allowed}') -}}}}{{%- endif -%}}\n{end}"
+                f"' was not trained: ask for one of {spell(self.ratios)}') -}}}}{{%- endif -%}}\n{end}"
             )
+        if span:
+            bounds = [
+                f"{{%- if tsk.ratio {sign} {bound} -%}}{{%- set tsk.ratio = {bound} -%}}{{%- endif -%}}\n"
+                for sign, bound in (("<", span.low), (">", span.high))
+            ]
+            return begin + "".join(bounds) + end
         lines, word = begin, "if"
         for upper, trained in self._pieces():
             lines += f"{{%- {word} tsk.ratio <= {upper!r} -%}}{{%- set tsk.ratio = {float(trained)!r} -%}}\n"
@@ -167,12 +180,13 @@ def read_settings(template: str | None) -> TemplateSettings:
         return TemplateSettings()
     try:
         values = json.loads(rest.partition(" -#}")[0])
-        day = values.get("date")
+        day, ratios = values.get("date"), values.get("ratios", ())
         return TemplateSettings(
             template_kwargs=dict(values.get("template_kwargs", {})),
             date=date.fromisoformat(day) if day else None,
-            ratios=tuple(map(Ratio, values.get("ratios", ()))),
+            ratios=RatioRange.read(ratios) if isinstance(ratios, dict) else tuple(map(Ratio, ratios)),
             strict=bool(values.get("strict", False)),
+            decimals=values.get("decimals"),
         )
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise ModelError("the settings of the ratio control in the chat template are damaged: train again") from None
@@ -211,10 +225,14 @@ def add_ratio_control(tokenizer: Any, delimiter: str = "eos_token", settings: Te
     settings = read_settings(template) if settings is None else settings
     template = own_template(template)
     literal = "eos_token" if delimiter == "eos_token" else json.dumps(delimiter, ensure_ascii=False)
-    prefix = _BEGIN + settings.dump() + settings.prefix() + _CONTROL.replace("DELIMITER", literal) + _END
+    number = _SHORT if settings.decimals is None else _TWO_DECIMALS
+    control = _CONTROL.replace("PLACES", str(settings.decimals or 4))
+    control = control.replace("SPELLED", number).replace("DELIMITER", literal)
+    prefix = _BEGIN + settings.dump() + settings.prefix() + control + _END
     tokenizer.chat_template = prefix + template
     try:
-        _check_control(tokenizer, tokenizer.eos_token if delimiter == "eos_token" else delimiter)
+        spelled = tokenizer.eos_token if delimiter == "eos_token" else delimiter
+        _check_control(tokenizer, spelled, settings.decimals)
     except ModelError:
         tokenizer.chat_template = template
         raise
@@ -266,16 +284,17 @@ def unread_kwargs(template: str | None, names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in read]
 
 
-def _check_control(tokenizer: Any, delimiter: str) -> None:
+def _check_control(tokenizer: Any, delimiter: str, decimals: int | None) -> None:
     """ModelError when the template under the control cannot carry the marker."""
     question = [{"role": "user", "content": "Which?"}]
     try:
         rendered = render(tokenizer, question, 0.5, trial=True)
     except ModelError:  # some templates insist on a system turn
         rendered = render(tokenizer, [{"role": "system", "content": "Be kind."}, *question], 0.5, trial=True)
-    if f"Which?{delimiter}0.5{delimiter}" not in rendered:
+    marked = mark_question("Which?", 0.5, delimiter, decimals)
+    if marked not in rendered:
         raise ModelError(
-            f"the chat template does not pass the end of a question on: asked for 'Which?{delimiter}0.5{delimiter}', "
+            f"the chat template does not pass the end of a question on: asked for {marked!r}, "
             f"it rendered {rendered[-80:]!r}; set prompt.delimiter to another text, or mend the template"
         )
 
@@ -310,11 +329,12 @@ def ratio_kwargs(ratio: float) -> dict[str, str]:
     return {} if ratio == 1 else {"compression_ratio": str(Ratio.parse(ratio))}
 
 
-def mark_question(text: str, ratio: float, delimiter: str) -> str:
+def mark_question(text: str, ratio: float, delimiter: str, decimals: int | None = None) -> str:
     """A user turn as the template's control writes it: the text without delimiters, and the marker; the text for 1."""
     if ratio == 1:
         return text
     text = text.replace(delimiter, "")
     if delimiter in text:
         text = text.replace(delimiter[:1], "")
-    return f"{text}{delimiter}{Ratio.parse(ratio)}{delimiter}"
+    spelled = str(Ratio.parse(ratio)) if decimals is None else f"{Ratio.parse(ratio):.{decimals}f}"
+    return f"{text}{delimiter}{spelled}{delimiter}"

@@ -24,6 +24,7 @@ from tokenskip.prompting.chat_template import (
 )
 from tokenskip.prompting.chat_template import ratio_kwargs as ratio_kwargs
 from tokenskip.ratio import read as read_map
+from tokenskip.ratio import spell
 from tokenskip.types import Message, Prompt
 
 
@@ -39,7 +40,7 @@ class Prompts:
             raise ModelError(
                 'the tokenizer has no eos token, so no completion could end: add "eos_token" to tokenizer_config.json'
             )
-        settings = TemplateSettings(template_kwargs=config.template_kwargs, date=config.date)
+        settings = TemplateSettings(template_kwargs=config.template_kwargs, date=config.date, decimals=config.decimals)
         self.tokenizer = add_ratio_control(tokenizer, config.delimiter, settings)
         tokenizer.chat_template = set_ratio_map(tokenizer.chat_template, None)  # ours ask for the very ratio
         self.config = config
@@ -83,12 +84,12 @@ class Prompts:
         """Why the served template asks for another ratio."""
         if read_map(self.template or ""):
             return "the map of `tokenskip calibrate`"
-        return f"the model was trained on {', '.join(map(str, read_settings(self.template).ratios))}"
+        return f"the model was trained on {spell(read_settings(self.template).ratios)}"
 
-    def save_tokenizer(self, folder: Path, ratios: Sequence[float]) -> None:
+    def save_tokenizer(self, folder: Path, ratios: tuple[float, ...]) -> None:
         """Save the tokenizer beside a model trained on `ratios`, its template as `prompt.untrained` says."""
         exact = self.tokenizer.chat_template
-        kept = () if self.config.untrained == "pass" else tuple(ratios)
+        kept = () if self.config.untrained == "pass" else ratios
         settings = replace(read_settings(exact), ratios=kept, strict=self.config.untrained == "refuse")
         try:
             add_ratio_control(self.tokenizer, self.config.delimiter, settings)

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from itertools import pairwise
 
 from tokenskip.config import PruneConfig, RunConfig
 from tokenskip.errors import StageError
@@ -132,15 +133,34 @@ def prune_trajectory(
 
 
 def ratios_of(trajectory: Trajectory, config: RunConfig) -> tuple[float, ...]:
-    """The ratios that a chain is trained on: all, or the one that is drawn for it."""
-    ratios = config.prune.ratios
-    if config.prune.per_trajectory == "all":
+    """The ratios that a chain is trained on: all, or those that are drawn for it."""
+    settings, ratios = config.prune, config.prune.ratios
+    if settings.per_trajectory == "all":
         return ratios
     key = trajectory.id if not trajectory.sample else f"{trajectory.id}\0{trajectory.sample}"
-    return (draw_ratio(key, ratios, config.seed),)
+    if settings.per_trajectory == "one":
+        return (draw_ratio(key, ratios, config.seed),)
+    return draw_ratios(key, ratios, config.seed, settings.rows_per_chain)
 
 
 def draw_ratio(trajectory_id: str, ratios: Sequence[float], seed: int) -> float:
     """The ratio that a trajectory is trained on: uniform, by a stable hash (the paper draws one per trajectory)."""
     digest = blake2b(f"{seed}:{trajectory_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return ratios[int.from_bytes(digest, "big") % len(ratios)]
+
+
+def draw_ratios(trajectory_id: str, ratios: Sequence[float], seed: int, n: int) -> tuple[float, ...]:
+    """`n` ratios of a trajectory, ascending: one from each of n - 1 equal parts of `ratios`, and the greatest.
+
+    So the cuts of a trajectory span the range, and a batch of whole trajectories shows what the ratio means.
+    """
+    ordered = sorted(ratios)
+    if n >= len(ordered):
+        return tuple(ordered)
+    below, parts = ordered[:-1], n - 1
+    bounds = [len(below) * part // parts for part in range(parts + 1)] if parts else []
+    drawn = [
+        draw_ratio(f"{trajectory_id}\0{part}", below[first:last], seed)
+        for part, (first, last) in enumerate(pairwise(bounds))
+    ]
+    return (*drawn, ordered[-1])

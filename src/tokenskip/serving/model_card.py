@@ -21,6 +21,7 @@ from tokenskip.errors import ConfigError
 from tokenskip.evaluation.comparisons import headline_rows, main_arm, original_of
 from tokenskip.evaluation.schema import ArmResult, Results
 from tokenskip.models.loading import EMBEDDED
+from tokenskip.ratio import spell
 from tokenskip.report.tables import markdown_table
 from tokenskip.report.text import num, pct, points, signed
 
@@ -141,7 +142,7 @@ def _usage(config: RunConfig, repo: str, base: str | None, *, whole: bool) -> st
         else f"vllm serve {base} --enable-lora --max-lora-rank {lora_rank(config.train.rank)} \\\n"
         f"    --lora-modules {repo}=ADAPTER_FOLDER --chat-template ADAPTER_FOLDER/chat_template.jinja"
     )
-    trained = ", ".join(str(ratio) for ratio in sorted(config.prune.ratios))
+    trained = spell(config.prune.ratios)
     others = {
         "nearest": "another ratio is prompted as the nearest of these",
         "refuse": "the template refuses any other",

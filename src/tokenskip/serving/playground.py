@@ -32,6 +32,7 @@ from tokenskip.models.loading import EMBEDDED, load_tokenizer, resolve_model
 from tokenskip.plugins import make_backend
 from tokenskip.prompting.chat_template import TemplateSettings, read_settings
 from tokenskip.prompting.prompts import Prompts, chat_turns, prompt_kwargs
+from tokenskip.ratio import spell
 from tokenskip.serving.doctor import diagnose
 from tokenskip.serving.merge import Trained, find_adapter
 from tokenskip.storage.store import COMPLETIONS, read_rows
@@ -298,7 +299,7 @@ def _trained_on(folder: Path) -> str:
     if not settings.ratios:
         return ""
     others = "refused" if settings.strict else "asked as the nearest of these"
-    return f"Trained on ratios {', '.join(map(str, sorted(settings.ratios)))}; others are {others}."
+    return f"Trained on ratios {spell(settings.ratios)}; others are {others}."
 
 
 def _overlaid(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from tokenskip.config import TrainConfig
 from tokenskip.prompting.prompts import Prompts, prompt_kwargs
+from tokenskip.ratio import RatioRange
 from tokenskip.storage.store import CHOSEN, Row, RunFolder
 from tokenskip.types import Pruned, Trajectory
 
@@ -35,7 +36,7 @@ def few_steps(rows: int, train: TrainConfig) -> str | None:
 def trained_ratios(folder: RunFolder) -> tuple[float, ...]:
     """The ratios that the training rows have: those of `prune.ratios`, but for one that no candidate came near."""
     file, ratios = folder.file(CHOSEN), folder.config.prune.ratios
-    if not file.exists():
+    if not file.exists() or isinstance(ratios, RatioRange):
         return ratios
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
     return tuple(ratio for ratio in ratios if rows.get(str(ratio)))

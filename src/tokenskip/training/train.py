@@ -328,7 +328,7 @@ def _bar(advance: Advance) -> Any:
     return Bar()
 
 
-def _save(trainer: Any, prompts: Prompts, ratios: Sequence[float], out: Path) -> None:
+def _save(trainer: Any, prompts: Prompts, ratios: tuple[float, ...], out: Path) -> None:
     """Write the adapter and its tokenizer beside, then move them in place: `adapter/` is whole or not there."""
     draft = out.with_name(out.name + ".tmp")
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
@@ -342,7 +342,7 @@ def _save(trainer: Any, prompts: Prompts, ratios: Sequence[float], out: Path) ->
     trainer.accelerator.wait_for_everyone()
 
 
-def _save_beside(trainer: Any, prompts: Prompts, ratios: Sequence[float], draft: Path) -> None:
+def _save_beside(trainer: Any, prompts: Prompts, ratios: tuple[float, ...], draft: Path) -> None:
     """The tokenizer, whose template knows the trained ratios, and the losses."""
     prompts.save_tokenizer(draft, ratios)
     losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
