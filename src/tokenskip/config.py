@@ -373,6 +373,11 @@ def _check_arms(config: RunConfig, source: str) -> None:
                 f"{source}: arm {arm.name} needs rounds: "
                 "set candidates.sources={prune: {}, on_policy: {rounds: 1}}"
             )
+        if arm.matches and not (arm.matches in config.evaluate.arms and known[arm.matches].marker):
+            raise ConfigError(
+                f"{source}: arm {arm.name} matches {arm.matches!r}, which must be one of evaluate.arms and have the "
+                "ratio in its prompt"
+            )
         folder = Path(arm.weights).expanduser()
         if "/" in arm.weights and not any((folder / f"{kind}config.json").exists() for kind in ("adapter_", "")):
             raise ConfigError(f"{source}: arm {arm.name}: {arm.weights} is no adapter folder (no adapter_config.json)")

@@ -114,6 +114,7 @@ class Prompt:
 
     `prefill` is text that the assistant's turn already begins with (a forced answer, say). `seed` is that of this
     completion alone where it is sampled: the same whatever else is in the batch, and another for every sample.
+    `template_kwargs` are arguments of the chat template beside the recipe's.
     """
 
     messages: tuple[Message, ...]
@@ -122,6 +123,7 @@ class Prompt:
     prefill: str = ""
     max_new_tokens: int | None = None
     seed: int | None = None
+    template_kwargs: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

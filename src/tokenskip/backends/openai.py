@@ -135,7 +135,7 @@ class OpenAIBackend:
         if "/" in arm.weights:
             return f"a server cannot be asked to load {arm.weights}"
         weights = _SERVED_AS.get(arm.weights, arm.weights)
-        asks = arm.forced or not arm.cut
+        asks = arm.forced or not arm.cut  # a chain that is cut is read, not asked for
         return _not_served(weights) if asks and weights not in _served_names(path, served) else None
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
@@ -290,7 +290,7 @@ class OpenAIBackend:
 
     def _chat_payload(self, prompt: Prompt, sampling: Sampling, i: int) -> dict[str, Any]:
         payload = {**self._common(prompt, sampling, i), "messages": list(prompt.messages)}
-        if kwargs := {**self.template_kwargs, **ratio_kwargs(prompt.ratio)}:
+        if kwargs := {**self.template_kwargs, **dict(prompt.template_kwargs), **ratio_kwargs(prompt.ratio)}:
             given = payload.get("chat_template_kwargs", {})
             unmapped = self._unmapped if prompt.ratio != 1 else {}
             payload["chat_template_kwargs"] = {**given, **kwargs, **unmapped}

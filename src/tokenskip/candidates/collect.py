@@ -122,8 +122,9 @@ class Asking:
                 seed=self.seed,
             )
             prompts = [self._prompt(flat[i]) for i in group]
-            for i, completion in zip(group, answer(self.backend, prompts, sampling), strict=True):
-                written[i] = self._whole(flat[i].prefill, completion)
+            completions = answer(self.backend, prompts, sampling)
+            whole = [self.run.prompts.with_prefill(*pair) for pair in zip(prompts, completions, strict=True)]
+            written |= zip(group, whole, strict=True)
         ordered = (written[i] for i in range(len(flat)))
         return [list(islice(ordered, len(several))) for several in requests]
 
@@ -149,10 +150,3 @@ class Asking:
             prefill=request.prefill,
         )
         return replace(prompt, seed=seed)
-
-    def _whole(self, prefill: str, completion: Completion) -> Completion:
-        """The completion with what its turn was made to begin with."""
-        if not prefill or completion.error:
-            return completion
-        n_tokens = completion.n_tokens + len(self.run.prompts.ids(prefill))
-        return replace(completion, text=prefill + completion.text, n_tokens=n_tokens)

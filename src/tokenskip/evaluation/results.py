@@ -17,7 +17,7 @@ from tokenskip.candidates.settings import ON_POLICY
 from tokenskip.config import RunConfig
 from tokenskip.errors import StageError
 from tokenskip.evaluation.comparisons import headline, main_arm, monotone, pareto
-from tokenskip.evaluation.evaluate import full_cap, read_arm, read_timings
+from tokenskip.evaluation.evaluate import read_arm, read_timings
 from tokenskip.evaluation.metrics import summarise_arm
 from tokenskip.evaluation.schema import (
     SCHEMA,
@@ -34,6 +34,7 @@ from tokenskip.evaluation.schema import (
     Sample,
     ShownProblem,
 )
+from tokenskip.evaluation.shorten import full_cap
 from tokenskip.evaluation.warnings import warnings
 from tokenskip.evaluation.word_importance import word_levels
 from tokenskip.storage.store import (

@@ -6,7 +6,7 @@ A prompt is the question in the recipe's words, rendered by the model's chat tem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from tokenskip.prompting.chat_template import (
 from tokenskip.prompting.chat_template import ratio_kwargs as ratio_kwargs
 from tokenskip.ratio import read as read_map
 from tokenskip.ratio import spell
-from tokenskip.types import Message, Prompt
+from tokenskip.types import Completion, Message, Prompt
 
 
 class Prompts:
@@ -58,9 +58,11 @@ class Prompts:
         """The chat turns of a question; see `chat_turns`."""
         return chat_turns(self.config, question, instruction, **around)
 
-    def text(self, messages: Sequence[Message], ratio: float = 1.0) -> str:
+    def text(
+        self, messages: Sequence[Message], ratio: float = 1.0, template_kwargs: Mapping[str, Any] | None = None
+    ) -> str:
         """The rendered prompt, up to and including the beginning of the assistant's turn."""
-        return render(self.tokenizer, messages, ratio, self.template)
+        return render(self.tokenizer, messages, ratio, self.template, template_kwargs=template_kwargs)
 
     def served_by(self, folder: Path) -> Prompts:
         """The same prompts as a server renders them by the template that was saved with an adapter, if it is ours.
@@ -107,11 +109,26 @@ class Prompts:
         shots: Sequence[tuple[str, str]] = (),
         prefill: str = "",
         cap: int | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> Prompt:
         """A prompt with the token ids that are the same in training and inference."""
         messages = self.messages(question, instruction, system=system, shots=shots)
-        ids = self.ids(self.text(messages, ratio)) + (self.ids(prefill) if prefill else [])
-        return Prompt(messages=messages, ratio=ratio, token_ids=tuple(ids), prefill=prefill, max_new_tokens=cap)
+        ids = self.ids(self.text(messages, ratio, template_kwargs)) + (self.ids(prefill) if prefill else [])
+        return Prompt(
+            messages=messages,
+            ratio=ratio,
+            token_ids=tuple(ids),
+            prefill=prefill,
+            max_new_tokens=cap,
+            template_kwargs=tuple((template_kwargs or {}).items()),
+        )
+
+    def with_prefill(self, prompt: Prompt, completion: Completion) -> Completion:
+        """The completion with what the assistant's turn was made to begin with."""
+        if not prompt.prefill or completion.error:
+            return completion
+        n_tokens = completion.n_tokens + len(self.ids(prompt.prefill))
+        return replace(completion, text=prompt.prefill + completion.text, n_tokens=n_tokens)
 
     def ids(self, text: str) -> list[int]:
         """Token ids of text that is rendered already: nothing is added."""
