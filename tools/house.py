@@ -25,7 +25,7 @@ LAYERS = (
     ("storage.disk",),
     (
         *("arms", "config", "ratio", "recipes", "prompting.arguments", "prompting.terse", "tokens", "storage.jsonl"),
-        *("trust", "candidates.settings"),
+        *("trust", "candidates.settings", "training.settings"),
     ),
     ("prompting", "prompting.chat_template", "prompting.prompts", "evaluation.stats"),
     ("answers",),

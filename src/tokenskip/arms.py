@@ -28,6 +28,7 @@ WEIGHTS = {
     "random": "control-random",
     "full_chain": "control-full-chain",
     "longer": "control-longer",
+    "grpo": "grpo",
 }
 """Weights by name -> the folder inside the run that holds their `adapter/`; the untouched model has none."""
 
@@ -55,7 +56,7 @@ class Arm(BaseModel):
     weights: str = Field(
         "base",
         description="base, tokenskip, random (trained on randomly pruned chains), full_chain (on whole chains only), "
-        "longer (as many tokens as all rounds), round_1, round_2, …, or the path of an adapter folder",
+        "longer (as many tokens as all rounds), grpo, round_1, round_2, …, or the path of an adapter folder",
     )
     role: Role = Field(
         "control",
@@ -238,6 +239,13 @@ ARMS = {
             per_ratio=True,
             marker=True,
         ),
+        Arm(
+            name="tokenskip_grpo",
+            about="tokenskip after reinforcement learning on right answers within the ratio",
+            weights="grpo",
+            per_ratio=True,
+            marker=True,
+        ),
         Arm(name="prompt_be_concise", about='untouched model, "Be concise." in the prompt', instruction="Be concise."),
         Arm(
             name="prompt_only_numbers",
@@ -299,6 +307,8 @@ ARMS = {
 }
 
 
+GRPO = ARMS["tokenskip_grpo"]
+"""Evaluated wherever it is trained."""
 ORIGINAL = ARMS["original"]
 """What every other arm is paired with and measured against; evaluated in every run."""
 

@@ -19,6 +19,7 @@ from tokenskip.commands.compare import compare
 from tokenskip.commands.console import Limit, Out, RunDir, Set, bars, quiet, read_recipe, run_stage, say
 from tokenskip.commands.doctor import doctor
 from tokenskip.commands.export import export
+from tokenskip.commands.grpo import grpo
 from tokenskip.commands.merge import merge
 from tokenskip.commands.playground import playground
 from tokenskip.commands.prune import prune
@@ -144,6 +145,7 @@ def train(run_dir: RunDir, set_: Set = None) -> None:
 
 
 app.command(rich_help_panel=STAGES)(rounds)
+app.command(rich_help_panel=STAGES)(grpo)
 app.command(rich_help_panel=STAGES)(calibrate)
 
 

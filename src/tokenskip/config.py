@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from tokenskip.arms import ARMS, DEFAULT_ARMS, ORIGINAL, Arm, is_taken, round_arm, round_number
+from tokenskip.arms import ARMS, DEFAULT_ARMS, GRPO, ORIGINAL, Arm, is_taken, round_arm, round_number
 from tokenskip.candidates.settings import CandidatesConfig as CandidatesConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.prompting.arguments import check_argument
@@ -24,6 +24,7 @@ from tokenskip.recipes import read_recipe_file
 from tokenskip.recipes.fields import PAPER_RATIOS as PAPER_RATIOS
 from tokenskip.recipes.fields import Distinct, Draws, Ratios, RatiosOrRange, Section
 from tokenskip.recipes.mistakes import first_mistake
+from tokenskip.training.settings import GrpoConfig
 from tokenskip.trust import check_trust
 
 
@@ -255,6 +256,7 @@ class RunConfig(Section):
     prune: PruneConfig = PruneConfig()
     candidates: CandidatesConfig = CandidatesConfig()
     train: TrainConfig = TrainConfig()
+    grpo: GrpoConfig = GrpoConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     engine: EngineConfig = EngineConfig()
@@ -302,10 +304,10 @@ class RunConfig(Section):
             )
 
     def chosen_arms(self) -> list[Arm]:
-        """The arms of `evaluate.arms`, and those of the rounds."""
+        """The arms of `evaluate.arms`, and those of the rounds and of GRPO."""
         known = self.known_arms()
-        rounds = [arm.name for arm in self._round_arms()]
-        return [known[name] for name in dict.fromkeys((*self.evaluate.arms, *rounds))]
+        added = [arm.name for arm in self._round_arms()] + ([GRPO.name] if self.grpo.steps else [])
+        return [known[name] for name in dict.fromkeys((*self.evaluate.arms, *added))]
 
     def _round_arms(self) -> list[Arm]:
         """The adapters before that of the last round, which is the run's own."""
@@ -373,6 +375,8 @@ def _check_arms(config: RunConfig, source: str) -> None:
                 f"{source}: arm {arm.name} needs rounds: "
                 "set candidates.sources={prune: {}, on_policy: {rounds: 1}}"
             )
+        if arm.weights == "grpo" and not config.grpo.steps:
+            raise ConfigError(f"{source}: arm {arm.name} needs grpo: set grpo.steps above 0")
         if arm.matches and not (arm.matches in config.evaluate.arms and known[arm.matches].marker):
             raise ConfigError(
                 f"{source}: arm {arm.name} matches {arm.matches!r}, which must be one of evaluate.arms and have the "

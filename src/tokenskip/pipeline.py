@@ -7,6 +7,7 @@
     candidates the best short chain from any other source, if asked      candidates/, train.jsonl
     train      LoRA on `question <eos> ratio <eos> -> pruned chain`      adapter/
     rounds     again with the tuned model's own short chains, if asked   round-1/ ...
+    grpo       reinforcement learning from there, if asked               grpo/
     controls   the adapters that it is compared with                     control-random/ ...
     calibrate  the ratio asked for -> the one to prompt with, if asked   calibration.json
     evaluate   all arms on the same problems                             eval/
@@ -30,6 +31,7 @@ from tokenskip.report.report import run as report
 from tokenskip.run import Run
 from tokenskip.storage.store import CALIBRATION
 from tokenskip.training.controls import run as controls
+from tokenskip.training.grpo import run as grpo
 from tokenskip.training.rounds import run as rounds
 from tokenskip.training.train import run as train
 
@@ -41,6 +43,7 @@ STAGES = {
     "candidates": candidates,
     "train": train,
     "rounds": rounds,
+    "grpo": grpo,
     "controls": controls,
     "calibrate": calibrate,
     "evaluate": evaluate,

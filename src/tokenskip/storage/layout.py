@@ -48,6 +48,7 @@ _OUTPUTS = {
     "prune": (),  # PRUNED and TRAIN are made anew until something was trained on them
     "candidates": (),  # each source's file is made under that source's options; what is chosen, until training
     "train": (ADAPTER, "checkpoints"),
+    "grpo": ("grpo",),
     "evaluate": (EVAL,),
 }
 _SECTION_STAGE = {"seed": "generate", "model": "generate", "task": "generate", "prompt": "generate"}
@@ -253,8 +254,8 @@ def _has_begun(path: Path, key: str) -> bool:
         return True
     stages = list(_OUTPUTS)
     later = stages[stages.index(stage) :]
-    if section in ("prune", "candidates"):
-        later.remove("evaluate")  # without an adapter only the untouched model can have been evaluated
+    if section in ("prune", "candidates", "grpo"):
+        later.remove("evaluate")  # without an adapter only the untouched model can have; GRPO's has rows of its own
     return any((path / name).exists() for stage in later for name in _OUTPUTS[stage])
 
 

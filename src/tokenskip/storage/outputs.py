@@ -32,7 +32,7 @@ OWNED: tuple[str, ...] = (
     "ratio.png",
     "example.png",
 )
-OWNED += ("adapter", "checkpoints", "eval", "calibration", "tracking", ".requests", ".lock")
+OWNED += ("adapter", "grpo", "checkpoints", "eval", "calibration", "tracking", ".requests", ".lock")
 _OWNED_PREFIXES = (
     "candidates",
     "completions",
