@@ -1,4 +1,4 @@
-"""Reinforcement learning on the ratio: the reward, the prompts, the brake, and a killed run that ends in the same bytes."""
+"""Reinforcement learning on the ratio: the reward, the prompts, the brake, and that kills change no byte."""
 
 from __future__ import annotations
 
