@@ -46,6 +46,7 @@ LAYERS = (
         "pruning",
         "training.train",
         "training.trainer",
+        "training.average",
         "training.loss",
         "training.dataset",
         "training.distill",

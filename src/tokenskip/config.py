@@ -162,6 +162,9 @@ class TrainConfig(Section):
     order: Literal["rows", "chains"] = Field(
         "rows", description="rows: all shuffled; chains: chains shuffled, the ratios of a chain in one batch"
     )
+    average: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps, the last ones, whose weights are averaged; 0: none"
+    )
     seed: int | None = Field(None, ge=0, description="of order, first LoRA weights and dropout; None: the run's")
     save_steps: int = Field(200, ge=1, description="steps between checkpoints")
     report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = Field(

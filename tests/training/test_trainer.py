@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from tokenskip.training import loss, trainer
+from tokenskip.training.average import Average
 from tokenskip.training.loss import has_plain_head, summed_loss
 from tokenskip.training.trainer import Chains, split_batch
 
@@ -166,6 +168,25 @@ def test_a_seed_is_a_training(order: str, tmp_path: Path) -> None:
     assert first == trained(tmp_path / "c", file, stop_at=2)
     assert first == trained(tmp_path / "d", file, stop_at=9)  # in the second epoch
     assert first != trained(tmp_path / "e", file, "train.seed=1")
+    averaged = trained(tmp_path / "f", file, "train.average=0.5")
+    assert averaged == trained(tmp_path / "g", file, "train.average=0.5", stop_at=9)  # after the mean has begun
+    assert averaged != first
+
+
+def test_the_mean_is_that_of_the_last_steps() -> None:
+    weight, still = torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight, still], lr=0.1)
+    state = SimpleNamespace(max_steps=10, global_step=0)
+    average, seen = Average(0.3), []
+    for step in range(1, 11):
+        weight.grad = torch.randn(3, generator=torch.Generator().manual_seed(step))
+        optimizer.step()
+        state.global_step = step
+        average.on_step_end(None, state, None, optimizer=optimizer)
+        seen.append(weight.detach().clone())
+    average.on_train_end(None, state, None, optimizer=optimizer)
+    torch.testing.assert_close(weight.detach(), torch.stack(seen[7:]).mean(0))
+    assert still.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(

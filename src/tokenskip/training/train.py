@@ -137,6 +137,7 @@ def make_trainer(
     from transformers import set_seed
     from transformers.trainer_callback import PrinterCallback
 
+    from tokenskip.training.average import Average
     from tokenskip.training.trainer import Trainer
 
     set_seed(arguments.seed)
@@ -153,6 +154,8 @@ def make_trainer(
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
+    if config.train.average:
+        trainer.add_callback(Average(config.train.average))
     # Rows go in tokenised; should a later TRL filter or cut them, say so instead of training on less
     assert len(trainer.train_dataset) == len(rows), "TRL dropped rows that we had checked"
     return trainer
