@@ -28,11 +28,12 @@ WEIGHTS = {
     "random": "control-random",
     "full_chain": "control-full-chain",
     "longer": "control-longer",
+    "preference": "control-preference",
     "grpo": "grpo",
 }
 """Weights by name -> the folder inside the run that holds their `adapter/`; the untouched model has none."""
 
-CONTROL_WEIGHTS = ("base", "random", "full_chain")
+CONTROL_WEIGHTS = ("base", "random", "full_chain", "preference")
 """Weights that learned nothing from importance; whatever has others is the method."""
 
 NAME = r"^[A-Za-z]\w*$"
@@ -56,12 +57,13 @@ class Arm(BaseModel):
     weights: str = Field(
         "base",
         description="base, tokenskip, random (trained on randomly pruned chains), full_chain (on whole chains only), "
-        "longer (as many tokens as all rounds), grpo, round_1, round_2, …, or the path of an adapter folder",
+        "longer (as many tokens as all rounds), preference (of its own short answers), grpo, round_1, round_2, …, or "
+        "the path of an adapter folder",
     )
     role: Role = Field(
         "control",
         description="method or control (original is built in); by default method, and control where weights is base, "
-        "random or full_chain",
+        "random, full_chain or preference",
     )
     instruction: str = Field(
         "",
@@ -277,6 +279,11 @@ ARMS = {
             marker=True,
         ),
         Arm(name="full_chain", about="fine-tuned on whole chains only", weights="full_chain"),
+        Arm(
+            name="preference",
+            about="fine-tuned to prefer its own short right answers to its long ones, without a ratio",
+            weights="preference",
+        ),
         Arm(name="prompt_draft", about="untouched model, Chain of Draft with worked examples", terse="draft"),
         Arm(
             name="prompt_budget",

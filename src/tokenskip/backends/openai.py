@@ -40,7 +40,7 @@ GIVE_UP_AFTER = 8
 Served = str | Mapping[str, str] | None
 _Keyed = tuple[str, Prompt, Sampling, int]
 """A prompt with its key in the journal, its sampling and its place in the window."""
-WEIGHTS = ("base", "adapter", "control", "full_chain", "longer", "grpo")
+WEIGHTS = ("base", "adapter", "control", "full_chain", "longer", "preference", "grpo")
 _SERVED_AS = {"tokenskip": "adapter", "random": "control"}
 
 
@@ -347,7 +347,7 @@ def _weights_of(adapter: Path | None) -> str:
     if folder.startswith("round-"):
         return folder.replace("-", "_")
     names = {"control-random": "control", "control-full-chain": "full_chain", "control-longer": "longer"}
-    return {**names, "grpo": "grpo"}.get(folder, "adapter")
+    return {**names, "control-preference": "preference", "grpo": "grpo"}.get(folder, "adapter")
 
 
 def _served_names(path: str, served: Served) -> dict[str, str]:

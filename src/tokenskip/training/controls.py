@@ -2,6 +2,7 @@
 
     control-random        arm random              the same chains, pruned randomly
     control-full-chain    arm full_chain          whole chains only (γ = 1), no ratio in the prompt
+    control-preference    arm preference          the model's own short right answers against its long ones
     control-longer        arm tokenskip_longer    the run's own rows, for as many tokens as all rounds together
 
 The first goes through scoring and pruning again; the others differ from the run in their training rows or epochs only.
@@ -34,6 +35,7 @@ from tokenskip.storage.store import (
 )
 from tokenskip.training import train
 from tokenskip.training.dataset import training_rows
+from tokenskip.training.preference import train_preference
 from tokenskip.training.rounds import round_infos, trained_tokens, without_rounds
 from tokenskip.types import Pruned
 
@@ -45,9 +47,10 @@ def run(run: Run) -> None:
         train_random(run)
     if "full_chain" in weights:
         train_full_chain(run)
-    if (
-        "longer" in weights and len(round_infos(run.folder)) == run.config.candidates.rounds
-    ):  # else it waits for the rounds
+    if "preference" in weights:
+        train_preference(run)
+    n_rounds = run.config.candidates.rounds
+    if "longer" in weights and len(round_infos(run.folder)) == n_rounds:  # else it waits for them
         train_longer(run)
 
 

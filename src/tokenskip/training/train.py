@@ -141,7 +141,7 @@ def make_trainer(
     from tokenskip.training.trainer import Trainer
 
     set_seed(arguments.seed)
-    model = _with_adapter(model, config)
+    model = with_adapter(model, config)
     if arguments.use_cpu and arguments.bf16:
         _round_frozen(model)
     trainer = Trainer(
@@ -235,7 +235,7 @@ def last_checkpoint(checkpoints: Path) -> str | None:
     return None
 
 
-def _with_adapter(model: Any, config: RunConfig) -> Any:
+def with_adapter(model: Any, config: RunConfig) -> Any:
     if config.train.method == "full":
         return model
     from peft import LoraConfig, get_peft_model
