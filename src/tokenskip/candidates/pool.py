@@ -60,10 +60,9 @@ def texts(run_folder: RunFolder, part: Part) -> Iterator[tuple[Trajectory, list[
     source, folder = part
     if source == PRUNE:
         for chain in run_folder.trajectories(PRUNED):
-            yield (
-                replace(chain, pruned=()),
-                [_cut(chain, cut.text, cut.n_tokens_pruned, cut.rejected) for cut in chain.pruned],
-            )
+            shorter = [cut for cut in chain.pruned if cut.ratio < 1]
+            cuts = [_cut(chain, cut.text, cut.n_tokens_pruned, cut.rejected) for cut in shorter]
+            yield replace(chain, pruned=()), cuts
         return
     name = file_of(source)
     folder.require_rows(name, run_folder.completions())
