@@ -27,7 +27,8 @@ from typing import Any
 from tokenskip import tracking
 from tokenskip.candidates.pool import Question
 from tokenskip.config import RunConfig
-from tokenskip.errors import ConfigError, StageError
+from tokenskip.distributed import world
+from tokenskip.errors import ConfigError, RunError, StageError
 from tokenskip.generation.generate import trajectory_of
 from tokenskip.generation.grade import grade_trajectory
 from tokenskip.models.loading import load_model, pick_device
@@ -52,10 +53,12 @@ def run(run: Run) -> None:
     """Stage 6d; nothing unless `grpo.steps` is above 0, and at once when it has been done.
 
     Raises:
-        StageError: no adapter to start from, or a run that collapsed.
+        StageError: no adapter to start from, or a run that collapsed. RunError: one of several launched processes.
     """
     if not run.config.grpo.steps:
         return
+    if world() > 1:
+        raise RunError("grpo runs in one process: start `tokenskip grpo` without a launcher")
     start = run.adapter("tokenskip")
     assert start is not None
     run.free()
