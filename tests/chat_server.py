@@ -20,13 +20,15 @@ Answer = Callable[[Prompt], str]
 class ChatServer:
     """What the server does, and what it saw. All of it may be changed while it runs.
 
-    `troubles`: HTTP statuses that the next requests get instead of an answer. `trouble_of`: the status for a given
-    body, or None. `die_after`: answers until the socket is closed for good. `keeps`: endpoints that exist.
+    `drops`: fields of a body that it does not look at. `troubles`: HTTP statuses that the next requests get instead of
+    an answer. `trouble_of`: the status for a given body, or None. `die_after`: answers until the socket is closed for
+    good. `keeps`: endpoints that exist.
     """
 
     def __init__(self, tokenizer: Any, answer: Answer, model: str = "tiny") -> None:
         self.tokenizer, self.answer, self.model = tokenizer, answer, model
         self.keeps = {"/v1/models", "/v1/chat/completions", "/v1/completions", "/tokenize"}
+        self.drops: set[str] = set()
         self.takes_ids = True
         self.reports_usage = True
         self.troubles: list[int] = []
@@ -49,7 +51,10 @@ class ChatServer:
         """What the model would be given for a request's body."""
         if "prompt" in body:
             return body["prompt"] if isinstance(body["prompt"], list) else self.tokenizer(body["prompt"])["input_ids"]
-        kwargs = body.get("chat_template_kwargs") or {}
+        body = {name: value for name, value in body.items() if name not in self.drops}
+        kwargs = dict(body.get("chat_template_kwargs") or {})
+        if "reasoning_effort" in body:  # as vLLM, SGLang and llama.cpp do: the template gets the word
+            kwargs["reasoning_effort"] = body["reasoning_effort"]
         return self.ids(
             self.tokenizer.apply_chat_template(body["messages"], add_generation_prompt=True, tokenize=False, **kwargs)
         )

@@ -76,6 +76,12 @@ def test_every_file_is_there_and_rows_belong_together(whole: tuple[Path, Path]) 
     assert ids == [[f"p{i}" for i in range(1, 25)]] * 4
 
 
+def test_the_folder_says_what_a_training_was_done_in(whole: tuple[Path, Path]) -> None:
+    noted = json.loads((whole[1] / "config.json").read_text())["notes"]["trained_in"]
+    assert noted["products"] == "float32", "the model is narrow"
+    assert noted["threads"] >= 1
+
+
 def test_whole_chains_are_trained_on_at_ratio_one_and_shorter_ones_below(whole: tuple[Path, Path]) -> None:
     recipe_file, path = whole
     with pipeline.Run(path, load_recipe(recipe_file)) as a_run:

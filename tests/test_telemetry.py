@@ -50,7 +50,7 @@ def test_a_hub_client_that_was_imported_before_is_told(monkeypatch: pytest.Monke
     assert not hub.HF_HUB_DISABLE_TELEMETRY
 
 
-@pytest.mark.parametrize("through_cli", [True, False])
+@pytest.mark.parametrize("through_cli", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_training_connects_to_nothing(tmp_path: Path, model_folder: Path, through_cli: bool) -> None:
     """TRL's trainer reports its use when it is made, unless the hub is offline: which it is not here."""
     from scripted_runs import recipe

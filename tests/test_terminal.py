@@ -76,10 +76,32 @@ def test_a_pruned_chain_and_an_error_show_no_commands(tmp_path: Path, monkeypatc
     assert commands(said.out + said.err) == set()
 
 
+CHAIN = json.dumps({"id": "γ日", "cot": "Tom hat 12 Äpfel 日本. Er kauft 5 γ mehr."})
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
-def test_an_encoding_that_lacks_a_character_fails_nothing(tmp_path: Path, encoding: str) -> None:
+def test_an_encoding_that_lacks_a_character_fails_nothing(tmp_path: Path, encoding: str, monkeypatch: Any) -> None:
     file = tmp_path / "a.jsonl"
-    file.write_text(json.dumps({"id": "γ日", "cot": "Tom hat 12 Äpfel 日本. Er kauft 5 γ mehr."}))
+    file.write_text(CHAIN)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True))
+    command = ["tokenskip", "prune", str(file), "-o", str(tmp_path / "out"), "--scorer"]
+    monkeypatch.setattr(sys, "argv", [*command, "random"])
+    cli.main()
+    assert b"?" in sys.stdout.buffer.getvalue()  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "argv", [*command, "日γ"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    done, said = sys.stderr.buffer.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert done.startswith(b"prune: done, ")
+    assert said.startswith(b"tokenskip: unknown scorer '??': allowed are ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_the_encoding_of_a_process_fails_nothing(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(CHAIN)
     sources = str(Path(cli.__file__).parents[1])
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONPATH": sources}
     command = [sys.executable, "-m", "tokenskip", "prune", str(file), "-o", str(tmp_path / "out"), "--scorer"]

@@ -24,8 +24,8 @@ LAYERS = (
     ("errors", "types", "progress", "distributed", "models.hardware", "terminal", "prompting.bounded", "sentences"),
     ("storage.disk",),
     (
-        *("arms", "config", "ratio", "recipes", "prompting.arguments", "prompting.terse", "tokens", "storage.jsonl"),
-        *("trust", "candidates.settings", "training.settings"),
+        *("arms", "config", "ratio", "recipes", "prompting.arguments", "prompting.effort", "prompting.terse", "tokens"),
+        *("storage.jsonl", "trust", "candidates.settings", "training.settings"),
     ),
     ("prompting", "prompting.chat_template", "prompting.prompts", "evaluation.stats"),
     ("answers",),

@@ -18,6 +18,7 @@ from tokenskip.commands.candidates import candidates
 from tokenskip.commands.compare import compare
 from tokenskip.commands.console import Limit, Out, RunDir, Set, bars, quiet, read_recipe, run_stage, say
 from tokenskip.commands.doctor import doctor
+from tokenskip.commands.effort import effort
 from tokenskip.commands.export import export
 from tokenskip.commands.grpo import grpo
 from tokenskip.commands.merge import merge
@@ -211,6 +212,7 @@ def ask(
 app.command(rich_help_panel=SERVE)(merge)
 app.command(rich_help_panel=SERVE, context_settings={"allow_extra_args": True})(serve)
 app.command(rich_help_panel=SERVE)(doctor)
+app.command(rich_help_panel=SERVE)(effort)
 app.command(rich_help_panel=SERVE)(playground)
 app.command(rich_help_panel=SERVE)(push)
 app.command(rich_help_panel=FILES)(compare)

@@ -18,11 +18,12 @@ from tokenskip.arms import ARMS, DEFAULT_ARMS, GRPO, ORIGINAL, Arm, is_taken, ro
 from tokenskip.candidates.settings import CandidatesConfig as CandidatesConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.prompting.arguments import check_argument
+from tokenskip.prompting.effort import effort_mistake
 from tokenskip.ratio import RatioRange
 from tokenskip.recipes import lay_over as lay_over
 from tokenskip.recipes import read_recipe_file
 from tokenskip.recipes.fields import PAPER_RATIOS as PAPER_RATIOS
-from tokenskip.recipes.fields import Distinct, Draws, Ratios, RatiosOrRange, Section
+from tokenskip.recipes.fields import Distinct, Draws, Effort, Ratios, RatiosOrRange, Section
 from tokenskip.recipes.mistakes import first_mistake
 from tokenskip.training.settings import GrpoConfig
 from tokenskip.trust import check_trust
@@ -76,6 +77,9 @@ class PromptConfig(Section):
     )
     decimals: Literal[2] | None = Field(
         None, description="2: every ratio is written with two decimals, as a range of prune.ratios always is"
+    )
+    effort: Effort = Field(
+        default_factory=dict, description="reasoning_effort as another name of a ratio: {low: 0.5, high: 1}"
     )
 
     @field_validator("think")
@@ -354,6 +358,8 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
         raise ConfigError(f"{source}: prompt.template must contain {{question}}; given: {config.prompt.template!r}")
     if config.evaluate.samples > 1 and config.evaluate.temperature == 0:
         raise ConfigError(f"{source}: evaluate.samples={config.evaluate.samples} needs evaluate.temperature above 0")
+    if mistake := effort_mistake(config.prompt, config.prune.ratios):
+        raise ConfigError(f"{source}: prompt.effort{mistake}")
     extra = config.generate.options.get("extra")
     if isinstance(extra, dict) and "chat_template_kwargs" in extra:
         raise ConfigError(

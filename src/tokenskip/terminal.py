@@ -6,8 +6,8 @@ print(printable(reply))         # \\x1b]0;title\\x07 instead of a new title
 from __future__ import annotations
 
 import io
+import re
 import sys
-import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.segment import Segment
 
-_HIDDEN = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
-"""Characters that turn the reading direction around, or start a line where no terminal shows one."""
+_COMMANDS = re.compile(
+    "[\0-\x08\x0b-\x1f\x7f-\x9f"  # control characters, but for tab and line feed
+    "\u202a-\u202e\u2066-\u2069"  # turn the reading direction around
+    "\u2028\u2029\ufeff"  # start a line where no terminal shows one
+    "\ud800-\udfff"  # halves of characters
+    "\U000e0000-\U000e007f]"  # letters that are not seen
+)
 
 
 def printable(text: str) -> str:
@@ -27,7 +32,7 @@ def printable(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escaped(character) if _commands(character) else character for character in text)
+    return _COMMANDS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def one_line(text: object, limit: int = 300) -> str:
@@ -54,14 +59,3 @@ def replace_unencodable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-
-
-def _commands(character: str) -> bool:
-    if character in "\n\t":
-        return False
-    is_tag = "\U000e0000" <= character <= "\U000e007f"  # unseen letters
-    return character in _HIDDEN or is_tag or unicodedata.category(character) in ("Cc", "Cs")
-
-
-def _escaped(character: str) -> str:
-    return ascii(character)[1:-1]

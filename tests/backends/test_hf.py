@@ -78,6 +78,26 @@ def test_the_buffers_are_moved_back_when_they_are_full(tmp_path: Path, monkeypat
     assert [one.token_ids for one in done] == [alone(model, tokenizer, one, 24, backend.eos_ids) for one in prompts]
 
 
+@pytest.mark.parametrize("refill", [1, 2, 8])
+def test_a_row_that_has_ended_and_waits_to_leave_takes_no_room(
+    refill: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row with the first column ended; others that entered later fill the buffers before enough rows have ended."""
+    monkeypatch.setattr(_decode, "SLACK", 0)
+    monkeypatch.setattr(_decode, "REFILL", refill)
+    model, tokenizer = load(family_model("llama", tmp_path))
+    draw = torch.Generator().manual_seed(4)
+    lengths, caps = (torch.randint(1, 20, (70,), generator=draw).tolist() for _ in range(2))
+    prompts = [
+        Prompt(messages=(), token_ids=tuple(range(10 + i, 10 + i + n)), max_new_tokens=cap)
+        for i, (n, cap) in enumerate(zip(lengths, caps, strict=True))
+    ]
+    done = HfBackend(model, tokenizer, batch_size=24).generate(prompts, Sampling(max_new_tokens=24))
+    singly = HfBackend(model, tokenizer, batch_size=1).generate(prompts, Sampling(max_new_tokens=24))
+    assert [one.token_ids for one in done] == [one.token_ids for one in singly]
+    assert max(one.n_tokens for one in done) > 15
+
+
 def test_a_sampled_answer_does_not_depend_on_the_batch(tmp_path: Path) -> None:
     model, tokenizer = load(family_model("qwen2", tmp_path))
     prompts = prompts_of(model.config.vocab_size)

@@ -25,7 +25,7 @@ from tokenskip.backends.hf import HfBackend
 from tokenskip.config import ModelConfig, PromptConfig, TaskConfig
 from tokenskip.embedded import adapter_path
 from tokenskip.models.loading import load_model, load_tokenizer
-from tokenskip.prompting.chat_template import has_ratio_control
+from tokenskip.prompting.chat_template import has_ratio_control, set_effort
 from tokenskip.prompting.prompts import Prompts
 from tokenskip.serving.doctor import diagnose
 from tokenskip.tasks.embedded import EmbeddedTask
@@ -201,8 +201,11 @@ def test_a_server_with_the_template_named(
 ) -> None:
     from tokenskip.backends.openai import OpenAIBackend
 
-    with vllm_server(tmp_path / "log", base, adapter, "--chat-template", adapter / "chat_template.jinja") as url:
-        diagnosis = diagnose(url, "tokenskip")
+    template = tmp_path / "template.jinja"
+    template.write_text(set_effort((adapter / "chat_template.jinja").read_text(), {"low": 0.5, "high": 1.0}))
+    with vllm_server(tmp_path / "log", base, adapter, "--chat-template", template) as url:
+        diagnosis = diagnose(url, "tokenskip", template=template.read_text())
+        assert diagnosis.by == ("chat_template_kwargs", "reasoning_effort"), diagnosis.routes
         assert diagnosis.honoured, diagnosis
         assert diagnosis.found.startswith("/tokenize:")
         served = {"base": "base", "adapter": "tokenskip"}

@@ -16,6 +16,7 @@ from scripted_runs import recipe
 from tokenskip import cli, pipeline
 from tokenskip.config import load_recipe
 from tokenskip.errors import ConfigError, StageError
+from tokenskip.evaluation.budgets import token_budget
 from tokenskip.evaluation.calibrate import asked_ratios, calibrate, default_grid, development_problems
 from tokenskip.prompting.prompts import add_ratio_control, set_ratio_map
 from tokenskip.ratio import RatioMap, fit, read, understood
@@ -51,6 +52,14 @@ def test_a_model_that_reads_trained_ratios_only_is_prompted_with_no_other() -> N
     assert found == RatioMap(((0.505, 0.5), (0.612, 0.6), (0.703, 0.7)), steps=True)
     assert [found.prompted(ratio) for ratio in (0.5, 0.55, 0.56, 0.65, 0.66, 0.7)] == [0.5, 0.5, 0.6, 0.6, 0.7, 0.7]
     assert understood(points := [(0.4, 0.43), (0.5, 0.5), (0.55, 0.56), (0.6, 0.6)], trained) == points
+
+
+def test_a_budget_is_what_all_but_the_longest_need() -> None:
+    rows = [{"finish": "stop", "n_cot_tokens": n, "n_tokens": n + 10} for n in range(1, 201)]
+    loops = [{"finish": "length", "n_cot_tokens": 512, "n_tokens": 512}] * 50
+    assert token_budget([*rows, *loops]) == {"chain": 198, "answer": 209}, "two of 200 are longer, and one token to end"
+    assert token_budget(rows[:1]) == {"chain": 1, "answer": 12}
+    assert token_budget(loops) is None
 
 
 def test_a_ratio_that_changes_nothing_has_no_map() -> None:
@@ -148,6 +157,12 @@ def test_calibration_puts_a_bent_ratio_right(
     assert checked[0.55]["prompted"] == pytest.approx(0.25 / 0.65, abs=0.03)
     assert found["error_before"] == pytest.approx((0.125 + 0.1075 + 0.0725 + 0.02) / 4, abs=0.01)  # .5 .55 .65 .8
     assert found["error_after"] < 0.02
+    assert list(found["budgets"]) == ["0.5", "0.55", "0.65", "0.8", "1.0"]
+    n_answer = found["budgets"]["1.0"]["answer"] - found["budgets"]["1.0"]["chain"]
+    assert 0 < n_answer < 40, "the answer, and its end"
+    for ratio, budget in found["budgets"].items():
+        assert budget["chain"] == pytest.approx(float(ratio) * found["budgets"]["1.0"]["chain"], abs=3)
+    assert "tokens that 99% of the answers need, for a server's limit: 0.5: " in shown
     assert set_ratio_map(template.read_text(), None) == plain
     files = {file.name: file.read_bytes() for file in (path / "calibration").iterdir()}
     cli.main()  # again: nothing is measured twice, the same map

@@ -42,3 +42,17 @@ def test_cores_are_those_this_process_may_use() -> None:
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("no affinity here")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
+
+
+@pytest.mark.parametrize(("variables", "threads"), [({}, ["1", "2"]), ({"OMP_NUM_THREADS": "1"}, ["1", "1"])])
+def test_a_narrow_model_computes_in_one_thread(variables: dict[str, str], threads: list[str]) -> None:
+    """A wide one in as many as there are cores; unless somebody has said how many."""
+    code = (
+        "import torch\nfrom tokenskip.models import hardware\nhardware.cores = lambda: 2\n"
+        "for width in (96, 2048):\n    hardware.set_threads(width)\n    print(torch.get_num_threads())"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | variables, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == threads

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from tokenskip import pipeline
 from tokenskip import run as run_module
+from tokenskip.commands.preview import _settings_of
 from tokenskip.config import PromptConfig, check_config, load_recipe
 from tokenskip.errors import ConfigError, ModelError, RunError
 from tokenskip.generation.split import split_completion
@@ -26,7 +27,7 @@ from tokenskip.prompting.chat_template import (
     read_settings,
     unread_kwargs,
 )
-from tokenskip.prompting.prompts import Prompts
+from tokenskip.prompting.prompts import Prompts, example_answer
 from tokenskip.run import Run
 from tokenskip.storage.store import read_rows
 
@@ -132,6 +133,28 @@ def test_a_closed_think_block_has_no_chain_inside() -> None:
     prompts = Prompts(tokenizer, PromptConfig(answer="boxed", **settings))
     split = split_completion("1 + 1 = 2.\nSo \\boxed{2}.", "stop", prompts.config)
     assert (split.head, split.cot, split.tail) == ("", "1 + 1 = 2.", "\nSo \\boxed{2}.")
+
+
+def test_a_recipes_own_think_tags_are_used_wherever_a_thought_ends() -> None:
+    tags = ("[THINK]", "[/THINK]")
+    config = PromptConfig(answer="think", think=tags)
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = THINKING.replace("<think>", tags[0]).replace("</think>", tags[1])
+    prompts = Prompts(tokenizer, config)
+    assert prompts.forced_answer() == "\n[/THINK]\n\n"
+    split = split_completion("3 + 4 = 7." + example_answer(config, "7"), "stop", config)
+    assert (split.cot, split.reason) == ("3 + 4 = 7.", None)
+    with pytest.raises(ModelError, match="closes the think block before the model writes"):
+        Prompts(tokenizer, config.model_copy(update={"template_kwargs": {"enable_thinking": False}}))
+
+
+def test_ask_renders_as_an_adapter_without_its_run_was_trained(tmp_path: Path) -> None:
+    settings = TemplateSettings(template_kwargs={"enable_thinking": False}, date=DAY)
+    with_template(THINKING, settings).save_pretrained(tmp_path)
+    found = _settings_of(tmp_path, "embedded", []).prompt
+    assert (found.template_kwargs, found.date) == ({"enable_thinking": False}, DAY)
+    given = _settings_of(tmp_path, "embedded", ["prompt.template_kwargs={enable_thinking: true}"]).prompt
+    assert given.template_kwargs == {"enable_thinking": True}
 
 
 def test_what_a_template_never_reads() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -29,7 +30,7 @@ from tokenskip.config import ModelConfig, PromptConfig, load_recipe
 from tokenskip.embedded import adapter_path, model_path
 from tokenskip.models.loading import load_model, load_tokenizer
 from tokenskip.pipeline import Run, run
-from tokenskip.prompting.chat_template import add_ratio_control, has_ratio_control
+from tokenskip.prompting.chat_template import add_ratio_control, has_ratio_control, set_effort
 from tokenskip.prompting.prompts import Prompts
 from tokenskip.tasks.embedded import EmbeddedTask
 from tokenskip.types import Sampling
@@ -147,8 +148,8 @@ def test_serve_prints_commands_with_the_template(finished: Path, monkeypatch: An
     assert shlex.split(merge) == ["tokenskip", "merge", str(finished), "-o", str(finished / "merged")]
     assert shlex.split(command)[:3] == ["transformers", "serve", str(finished / "merged")]
     assert check.endswith(f"--model {finished / 'merged'}")
-    assert call(monkeypatch, "serve", finished, "--engine", "sglang") == 2
-    assert "unknown engine 'sglang': allowed are transformers, vllm" in capsys.readouterr().err
+    assert call(monkeypatch, "serve", finished, "--engine", "tgi") == 2
+    assert "unknown engine 'tgi': allowed are llamacpp, mlx, ollama, sglang" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -166,7 +167,9 @@ def test_doctor_says_yes(knowing: ChatServer, monkeypatch: Any, capsys: Any, tok
     said = capsys.readouterr().out
     assert ("/tokenize:" in said, "usage.prompt_tokens:" in said) == (tokenize, not tokenize)
     assert "yes: tiny" in said
-    assert len(knowing.bodies) == (0 if tokenize else 3)
+    assert "honours compression_ratio by chat_template_kwargs (on" in said
+    asked = [body for body in knowing.bodies if "reasoning_effort" not in body]
+    assert len(asked) == (1 if tokenize else 4), "the words are compared with an answer of their own"
 
 
 @pytest.mark.parametrize("tokenize", [True, False])
@@ -203,6 +206,77 @@ def test_doctor_says_what_else_is_wrong(knowing: ChatServer, monkeypatch: Any, c
         assert "is no server address" in capsys.readouterr().err
 
 
+def test_doctor_tries_every_route(knowing: ChatServer, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """The words are sent as clients send them; a route that is dropped is named, and one is enough."""
+    folder = tmp_path / "model"
+    assert call(monkeypatch, "merge", "embedded", "-o", folder) == 0
+    assert call(monkeypatch, "effort", folder, "--map", "low=.5,medium=.7,high=1") == 0
+    knowing.tokenizer.chat_template = set_effort(
+        knowing.tokenizer.chat_template, {"low": 0.5, "medium": 0.7, "high": 1}
+    )
+    doctor = ("doctor", knowing.url, "--model", "tiny", "--run", folder)
+    capsys.readouterr()
+
+    def routes(code: int, *arguments: object) -> dict[tuple[str, str], str]:
+        assert call(monkeypatch, *(arguments or doctor)) == code
+        found = {}
+        for line in capsys.readouterr().out.splitlines():
+            if line.startswith(("chat_template_kwargs ", "reasoning_effort ")):
+                name, word, verdict, *_ = (part for part in re.split(" {2,}", line) if part)
+                found[name, word.split()[0]] = verdict
+            else:
+                found["said", line] = line
+        return found
+
+    expected = {"none": "as without", "low": "honoured", "medium": "honoured", "high": "as without"}
+    found = routes(0)
+    assert {word: found["reasoning_effort", word] for word in expected} == expected
+    assert found["chat_template_kwargs", "compression_ratio"] == "honoured"
+    assert ("said", "trained on: 0.5, 0.6, 0.7, 0.8, 0.9, 1.0") in found
+    knowing.drops = {"chat_template_kwargs"}
+    found = routes(0)
+    assert found["chat_template_kwargs", "compression_ratio"] == "dropped"
+    assert found["reasoning_effort", "low"] == "honoured"
+    assert any("by reasoning_effort (on" in line for _, line in found)
+    knowing.drops = {"reasoning_effort"}
+    found = routes(0)
+    assert found["reasoning_effort", "low"] == "dropped"
+    assert any("by chat_template_kwargs (on" in line for _, line in found)
+    knowing.drops = {"reasoning_effort", "chat_template_kwargs"}
+    assert routes(1)["reasoning_effort", "low"] == "dropped"
+    knowing.drops = set()
+    knowing.trouble_of = lambda body: 400 if "reasoning_effort" in body else None
+    assert routes(0)["reasoning_effort", "low"] == "refused"
+    knowing.trouble_of = lambda body: None
+    knowing.tokenizer.chat_template = set_effort(knowing.tokenizer.chat_template, {"low": 0.9})
+    found = routes(0, *doctor[:-2])
+    assert ("said", "trained on: not known here (give the adapter by --run)") in found
+    assert found["reasoning_effort", "low"] == "honoured"
+
+
+def test_effort_says_what_is_wrong(finished: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    assert call(monkeypatch, "effort", finished) == 0
+    assert "has no effort map" in capsys.readouterr().out
+    before = (finished / "adapter" / "chat_template.jinja").read_bytes()
+    for arguments, said in (
+        (("--map", "low=.55"), "low=0.55 was not trained"),
+        (("--map", "lo=.5"), "'lo' is no reasoning effort"),
+        (("--map", "low=.5", "--remove"), "give one of them"),
+    ):
+        assert call(monkeypatch, "effort", finished, *arguments) == 2
+        assert said in capsys.readouterr().err
+    assert call(monkeypatch, "effort", "embedded", "--map", "low=.5") == 2
+    assert "the shipped adapter is a part of the package" in capsys.readouterr().err
+    assert call(monkeypatch, "effort", tmp_path, "--map", "low=.5") == 2
+    assert "neither a run folder nor an adapter" in capsys.readouterr().err
+    assert (finished / "adapter" / "chat_template.jinja").read_bytes() == before
+    assert call(monkeypatch, "effort", finished, "--map", "low=.5") == 0
+    assert call(monkeypatch, "effort", finished) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "low=0.5"
+    assert call(monkeypatch, "effort", finished, "--remove") == 0
+    assert (finished / "adapter" / "chat_template.jinja").read_bytes() == before
+
+
 def test_push_writes_what_it_would_upload(finished: Path, monkeypatch: Any, capsys: Any) -> None:
     name = "me/tiny-tokenskip"
     assert call(monkeypatch, "push", finished, name, "--dry-run") == 2
@@ -225,6 +299,18 @@ def test_push_writes_what_it_would_upload(finished: Path, monkeypatch: Any, caps
     assert str(finished.parent) not in (folder / "README.md").read_text(), "a path of this machine"
     assert not any(str(finished.parent) in f.read_text() for f in folder.glob("*.json"))
     assert "scripted_runs:ChainBackend" in card
+
+
+def test_a_card_has_the_effort_map_and_the_budgets(finished: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "calibration.json").write_text(json.dumps({"budgets": {"0.5": {"chain": 110, "answer": 131}}}))
+    assert call(monkeypatch, "effort", run, "--map", "low=.5,high=1") == 0
+    assert call(monkeypatch, "push", run, "me/x", "--dry-run", "--base-model", "acme/x") == 0
+    card = (run / "upload" / "README.md").read_text()
+    assert "`reasoning_effort` is a second name of the ratio: low=0.5, high=1.0." in card
+    assert "| 0.5 | 110 | 131 |" in card
+    assert "reasoning_effort" in (run / "upload" / "chat_template.jinja").read_text()
 
 
 def test_a_card_is_one_the_hub_understands(finished: Path, monkeypatch: Any) -> None:

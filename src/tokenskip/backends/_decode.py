@@ -213,6 +213,7 @@ class Decoder:
 
     def _move_back(self) -> None:
         """Move the columns in use to the front of the buffers."""
+        self._set_begin()  # rows may have ended since it was set, and wait to leave
         by, end = self.columns.begin, self.columns.end
         assert by, "a row is longer than its prompt and cap"
         for layer in self.cache.layers:
@@ -225,7 +226,9 @@ class Decoder:
         self.columns.begin, self.columns.end = 0, end - by
 
     def _set_begin(self) -> None:
-        self.columns.begin = min((request.start for request in self.slots), default=0)
+        """Rows that have ended need no columns, though they may still be in the batch."""
+        under_way = (request.start for request in self.slots if not request.ended)
+        self.columns.begin = min(under_way, default=self.columns.end)
 
     def _take(self, requests: Sequence[Request], logits: Tensor) -> None:
         """Choose the next token of each row and note it where the row has not ended."""

@@ -33,6 +33,9 @@ def calibrate(
     if found["misread"]:
         read = f"read as something else: {', '.join(f'{ratio:g}' for ratio in found['misread'])}"
         say(f"{read}{'; the map prompts with none between the trained ones' if found['steps'] else ''}")
+    if found["budgets"]:
+        budgets = ", ".join(f"{ratio}: {budget['answer']}" for ratio, budget in found["budgets"].items())
+        say(f"tokens that {found['budget_quantile']:.0%} of the answers need, for a server's limit: {budgets}")
     if found["error_before"] is not None:
         change = f"{found['error_before']:.3f} -> {found['error_after']:.3f}"
         say(f"mean error {change} on {found['n_check']} other problems")

@@ -22,6 +22,7 @@ from tokenskip.errors import ConfigError, ModelError
 from tokenskip.generation.generate import complete
 from tokenskip.models.loading import EMBEDDED, load_tokenizer, resolve_model
 from tokenskip.plugins import make_backend
+from tokenskip.prompting.chat_template import read_settings
 from tokenskip.prompting.prompts import Prompts
 from tokenskip.ratio import Ratio
 from tokenskip.storage.store import is_run, read_manifest, read_rows
@@ -136,11 +137,16 @@ def shared_words(text: str, other: str) -> list[tuple[int, int]]:
 
 
 def _settings_of(adapter: Path, base: str, overrides: Sequence[str]) -> RunConfig:
-    """The prompt settings that the adapter's run was trained with, where its run folder is still around it."""
+    """The prompt settings that the adapter was trained with: its run's, where that is still around it, else its
+    template's (arguments and date)."""
     values: dict[str, Any] = {"model": {"path": base}}
     if is_run(adapter.parent):
         trained = read_manifest(adapter.parent)["config"]
         values |= {"prompt": trained["prompt"], "generate": {"max_new_tokens": trained["generate"]["max_new_tokens"]}}
+    else:
+        file = adapter / "chat_template.jinja"
+        saved = read_settings(file.read_text(encoding="utf-8") if file.is_file() else None)
+        values["prompt"] = {"template_kwargs": dict(saved.template_kwargs), "date": saved.date}
     for override in overrides:
         lay_over(values, override)
     return check_config(values, "--set")

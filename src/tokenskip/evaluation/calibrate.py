@@ -2,8 +2,8 @@
 
 On development problems (the task's own, or the tail of the training problems) the adapter answers at a grid of ratios;
 half of the problems fit the map (`ratio_map`), the other half says what it is worth: the achieved ratio at each asked
-one, prompted as it is and through the map. An adapter that takes an untrained ratio between two trained ones for
-something else is prompted with none between or above them.
+one, prompted as it is and through the map, and how many tokens its answers need (`budgets`). An adapter that takes an
+untrained ratio between two trained ones for something else is prompted with none between or above them.
 
     achieved ratio = CoT tokens of the adapter / CoT tokens of the untouched model, both summed over the problems
 
@@ -26,10 +26,11 @@ from typing import Any
 from tokenskip import ratio as ratio_map
 from tokenskip.engine import Work
 from tokenskip.errors import StageError
+from tokenskip.evaluation.budgets import QUANTILE, token_budget
 from tokenskip.generation.generate import complete
 from tokenskip.generation.grade import grade_trajectory
 from tokenskip.prompting.chat_template import set_ratio_map
-from tokenskip.ratio import RatioMap
+from tokenskip.ratio import Ratio, RatioMap
 from tokenskip.run import Run
 from tokenskip.storage.store import CALIBRATION, Row, read_rows, trajectory_row, write_atomically
 from tokenskip.types import HasDevelopment, Problem, Sampling
@@ -88,6 +89,8 @@ def calibrate(run: Run, *, n: int = 300, grid: Sequence[float] = (), clamp: bool
         "checks": checks,
         "out_of_reach": [asked for asked in asked_ratios(trained) if not fitted.reaches(asked)],
         "misread": misread,
+        "budget_quantile": QUANTILE,
+        "budgets": _budgets(run, problems[half:], fitted, [check["asked"] for check in checks]),
         "error_before": _mean_error(checks, "before"),
         "error_after": _mean_error(checks, "after"),
     }
@@ -159,6 +162,15 @@ def _check(
         n_correct = sum(bool(answer["grade"] and answer["grade"]["correct"]) for answer in rows)
         row[f"accuracy_{name}"] = n_correct / len(rows)
     return row
+
+
+def _budgets(run: Run, problems: Sequence[Problem], fitted: RatioMap, asked: Sequence[float]) -> dict[str, Any]:
+    """Ratio -> tokens that its answers need, through the map; the whole chain among them."""
+    found = {
+        str(Ratio(ratio)): token_budget(_answers(run, problems, "tokenskip", fitted.prompted(ratio)))
+        for ratio in (*asked, 1.0)
+    }
+    return {ratio: budget for ratio, budget in found.items() if budget}
 
 
 def _mean_error(checks: Sequence[Row], name: str) -> float | None:

@@ -32,6 +32,18 @@ def keep_memory() -> bool:
     return all(taken)
 
 
+def set_threads(width: int) -> None:
+    """Let torch use one thread for a narrow model's products and all cores for others, unless OMP_NUM_THREADS is set.
+
+    Threads that share small products wait for each other: beside another busy process a step of the embedded model took
+    ten times as long with two.
+    """
+    import torch
+
+    if not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(1 if width < NARROW else cores())
+
+
 def has_bf16(device: str) -> bool:
     """Whether bf16 is computed in hardware: AMX or AVX-512 units of a CPU, or an accelerator that says so."""
     import torch

@@ -14,7 +14,7 @@ from typing import Any
 from tokenskip.config import ModelConfig
 from tokenskip.embedded import model_path
 from tokenskip.errors import ModelError
-from tokenskip.models.hardware import keep_memory
+from tokenskip.models.hardware import keep_memory, set_threads
 from tokenskip.models.weights import check_weights, fingerprint, is_finite, read_header, read_settings, reading
 
 EMBEDDED = "embedded"
@@ -122,6 +122,8 @@ def load_model(config: ModelConfig, adapter: Path | None = None, *, fold: bool =
                     "change both; train it without embed_tokens and lm_head, or with train.method=full"
                 )
             model = model.merge_and_unload() if fold else model
+    if device == "cpu":
+        set_threads(model.config.get_text_config().hidden_size)
     model = model.to(device).eval()
     for name, tensor in model.state_dict().items():
         if not is_finite(tensor):

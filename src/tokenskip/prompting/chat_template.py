@@ -25,14 +25,16 @@ from itertools import pairwise
 from typing import Any
 
 from tokenskip import ratio as ratio_map
-from tokenskip.errors import ModelError
+from tokenskip.errors import ConfigError, ModelError
 from tokenskip.prompting.bounded import LimitError, bounded
-from tokenskip.ratio import UNMAPPED, Ratio, RatioMap, RatioRange, spell
+from tokenskip.prompting.effort import EFFORT, effort_piece, read_effort, without_effort
+from tokenskip.ratio import UNMAPPED, Ratio, RatioMap, RatioRange, covers, spell
 from tokenskip.types import Message
 
 _BEGIN, _END = "{#- tokenskip: ratio control -#}", "{#- tokenskip: end -#}"
 
-# Every construct here also exists in MiniJinja, so servers written in Rust or C++ render the same bytes.
+# Every construct here also exists in MiniJinja and in llama.cpp's engine, so servers written in Rust or C++ render the
+# same bytes. The latter has no filter `round`.
 # No loop is over `m['content']` itself: vLLM and SGLang take that for a template that wants content as parts, and hand
 # parts to a model's own template that takes text.
 # Only the caller sets the ratio: whenever one is asked for, a delimiter in any user turn is taken out first, also one
@@ -41,7 +43,7 @@ _BEGIN, _END = "{#- tokenskip: ratio control -#}", "{#- tokenskip: end -#}"
 _CONTROL = """\
 {%- if compression_ratio is defined and compression_ratio is not none and (compression_ratio | float) != 1.0 -%}
 {%- set tsk = namespace(last=-1, out=[], parts=[], text=-1, given=[], all='') -%}
-{%- set tsk.ratio = compression_ratio | float | round(PLACES) -%}
+{%- set tsk.ratio = (((compression_ratio | float) * SCALE + 0.5) | int) / SCALE -%}
 {%- if tsk.ratio <= 0 or tsk.ratio > 1 -%}
 {{- raise_exception('compression_ratio must be above 0 and at most 1, given: ' + (compression_ratio | string)) -}}
 {%- endif -%}
@@ -80,6 +82,7 @@ _CONTROL = """\
 """
 
 _MARKER = "{%- set tsk_mark ="
+_FIRST = _CONTROL.partition("\n")[0]
 _SHORT, _TWO_DECIMALS = "(tsk.ratio | string)", "((tsk.ratio | string) + '0')[:4]"
 _MAP_BEGIN, _MAP_END = "{#- tokenskip: map -#}", "{#- tokenskip: map end -#}"
 _SETTINGS = "{#- tokenskip: settings "
@@ -221,12 +224,12 @@ def add_ratio_control(tokenizer: Any, delimiter: str = "eos_token", settings: Te
     template = tokenizer.chat_template or PLAIN_TEMPLATE
     if not isinstance(template, str):
         raise ModelError("the tokenizer has several named chat templates: keep one (tokenizer.chat_template = ...)")
-    mapping = ratio_map.read(template)
+    mapping, effort = ratio_map.read(template), read_effort(template)
     settings = read_settings(template) if settings is None else settings
     template = own_template(template)
     literal = "eos_token" if delimiter == "eos_token" else json.dumps(delimiter, ensure_ascii=False)
     number = _SHORT if settings.decimals is None else _TWO_DECIMALS
-    control = _CONTROL.replace("PLACES", str(settings.decimals or 4))
+    control = _CONTROL.replace("SCALE", str(10 ** (settings.decimals or 4)))
     control = control.replace("SPELLED", number).replace("DELIMITER", literal)
     prefix = _BEGIN + settings.dump() + settings.prefix() + control + _END
     tokenizer.chat_template = prefix + template
@@ -236,7 +239,7 @@ def add_ratio_control(tokenizer: Any, delimiter: str = "eos_token", settings: Te
     except ModelError:
         tokenizer.chat_template = template
         raise
-    tokenizer.chat_template = set_ratio_map(tokenizer.chat_template, mapping)
+    tokenizer.chat_template = _put_effort(set_ratio_map(tokenizer.chat_template, mapping), effort)
     return tokenizer
 
 
@@ -259,6 +262,47 @@ def set_ratio_map(template: str, mapping: RatioMap | None) -> str:
         head, mark, tail = control.partition(_MARKER)
         control = head + _MAP_BEGIN + piece + _MAP_END + mark + tail
     return control + end + rest
+
+
+def set_effort(template: str, effort: Mapping[str, float], *, over: bool = False) -> str:
+    """A chat template with ratio control that takes `reasoning_effort` as `effort` says, in place of a map it has.
+
+    Raises:
+        ModelError: the model's own template reads the word, unless `over`; ConfigError: a ratio that was not trained.
+    """
+    assert has_ratio_control(template)
+    if effort and not over and reads_effort(template):
+        raise ModelError(
+            f"the model's own chat template reads {EFFORT}, and would get the word as well: leave it to that template "
+            "(compression_ratio stays), or insist with `tokenskip effort RUN --map ... --over`"
+        )
+    _check_supported(template, effort)
+    return _put_effort(template, effort)
+
+
+def _put_effort(template: str, effort: Mapping[str, float]) -> str:
+    control, end, rest = template.partition(_END)
+    head, first, tail = without_effort(control).partition(_FIRST)
+    return head + effort_piece(effort) + first + tail + end + rest
+
+
+def _check_supported(template: str, effort: Mapping[str, float]) -> None:
+    """ConfigError where the template would write another ratio than the map promises."""
+    mapping, trained = ratio_map.read(template), read_settings(template).ratios
+    for word, ratio in effort.items():
+        known = covers(trained, ratio)
+        reached = mapping.reaches(ratio) if mapping else not trained or known
+        if ratio == 1 or (known if word == "none" else reached):
+            continue
+        if mapping and word != "none":
+            raise ConfigError(f"{word}={Ratio(ratio)}: calibration reached {mapping.low:g} to {mapping.high:g}")
+        allowed = spell(trained) or "nothing that the template names"
+        raise ConfigError(f"{word}={Ratio(ratio)} was not trained: take one of {allowed}")
+
+
+def reads_effort(template: str | None) -> bool:
+    """Whether a model's own template reads `reasoning_effort`."""
+    return EFFORT in own_template(template or "")
 
 
 def has_ratio_control(template: str | None) -> bool:

@@ -19,7 +19,9 @@ from tokenskip.prompting.chat_template import (
     add_ratio_control,
     has_ratio_control,
     read_settings,
+    reads_effort,
     render,
+    set_effort,
     set_ratio_map,
 )
 from tokenskip.prompting.chat_template import ratio_kwargs as ratio_kwargs
@@ -42,13 +44,18 @@ class Prompts:
             )
         settings = TemplateSettings(template_kwargs=config.template_kwargs, date=config.date, decimals=config.decimals)
         self.tokenizer = add_ratio_control(tokenizer, config.delimiter, settings)
+        if config.effort and reads_effort(tokenizer.chat_template):
+            raise ModelError(
+                "prompt.effort: the model's own chat template reads reasoning_effort, and would get the word as well: "
+                "leave the setting out; `tokenskip effort RUN --over` can insist after training"
+            )
         tokenizer.chat_template = set_ratio_map(tokenizer.chat_template, None)  # ours ask for the very ratio
         self.config = config
         self.template: str | None = None  # the tokenizer's own
         self.delimiter: str = tokenizer.eos_token if config.delimiter == "eos_token" else config.delimiter
         # a template that refuses the system turn says so before a model loads
         rendered = render(self.tokenizer, self.messages("Which?"), 1.0, trial=True)
-        if config.answer == "think" and rendered.rstrip().endswith("</think>"):
+        if config.answer == "think" and rendered.rstrip().endswith(closing_tag(config)):
             raise ModelError(
                 "the chat template closes the think block before the model writes, so there is no chain inside it: "
                 "set prompt.answer to trigger or boxed, or switch thinking on (prompt.template_kwargs)"
@@ -95,6 +102,7 @@ class Prompts:
         settings = replace(read_settings(exact), ratios=kept, strict=self.config.untrained == "refuse")
         try:
             add_ratio_control(self.tokenizer, self.config.delimiter, settings)
+            self.tokenizer.chat_template = set_effort(self.tokenizer.chat_template, self.config.effort)
             self.tokenizer.save_pretrained(str(folder))
         finally:
             self.tokenizer.chat_template = exact
@@ -144,7 +152,7 @@ class Prompts:
         return {
             "trigger": f"\n\n{self.config.trigger}",
             "boxed": "\n\nThe final answer is \\boxed{",
-            "think": f"\n{self.config.think[1] if self.config.think else '</think>'}\n\n",
+            "think": f"\n{closing_tag(self.config)}\n\n",
         }[self.config.answer]
 
 
@@ -182,10 +190,15 @@ def worked(config: PromptConfig, shots: Sequence[tuple[str, str, str]]) -> tuple
     return tuple((question, chain + example_answer(config, answer)) for question, chain, answer in shots)
 
 
+def closing_tag(config: PromptConfig) -> str:
+    """The tag that ends a thought: the recipe's, else that of most families."""
+    return config.think[1] if config.think else "</think>"
+
+
 def example_answer(config: PromptConfig, gold: str) -> str:
     """How a completion gives the answer `gold` in the recipe's format: what follows the chain of thought."""
     return {
         "trigger": f"\n\n{config.trigger.strip()} {gold}.",
         "boxed": f"\n\nThe final answer is \\boxed{{{gold}}}.",
-        "think": f"\n</think>\n\nThe final answer is \\boxed{{{gold}}}.",
+        "think": f"\n{closing_tag(config)}\n\nThe final answer is \\boxed{{{gold}}}.",
     }[config.answer]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapSerializer, WrapValidator
 
+from tokenskip.prompting.effort import check_effort
 from tokenskip.ratio import Ratio, RatioRange
 
 PAPER_RATIOS: tuple[float, ...] = tuple(map(Ratio, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)))
@@ -48,6 +49,10 @@ def _draws(given: Any) -> Any:
 
 Draws = Annotated[str | int, BeforeValidator(_draws)]
 """`one`, `all`, or how many."""
+
+
+Effort = Annotated[dict[str, float], AfterValidator(check_effort)]
+"""Words of `reasoning_effort`, each with its ratio."""
 
 
 class Section(BaseModel):

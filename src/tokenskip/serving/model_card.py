@@ -18,12 +18,17 @@ from tokenskip import plugins
 from tokenskip.client import lora_rank
 from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError
+from tokenskip.evaluation.budgets import QUANTILE
 from tokenskip.evaluation.comparisons import headline_rows, main_arm, original_of
 from tokenskip.evaluation.schema import ArmResult, Results
 from tokenskip.models.loading import EMBEDDED
-from tokenskip.ratio import spell
+from tokenskip.prompting.effort import read_effort, spell_effort
+from tokenskip.ratio import Ratio, spell
 from tokenskip.report.tables import markdown_table
 from tokenskip.report.text import num, pct, points, signed
+from tokenskip.serving.budgets import budgets_of
+from tokenskip.serving.merge import Trained
+from tokenskip.serving.template import TEMPLATE
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
 _PRIVATE = {"url", "served", "extra", "concurrency", "retries", "timeout_s"}
@@ -49,14 +54,15 @@ def base_model_of(config: RunConfig, given: str | None, *, whole: bool) -> str |
     )
 
 
-def write_card(config: RunConfig, results: Results, repo: str, base: str | None, *, whole: bool) -> str:
+def write_card(trained: Trained, results: Results, repo: str, base: str | None, *, whole: bool) -> str:
     """The model card, with the hub's metadata in front."""
+    config = trained.config
     parts = [
         f"---\n{_metadata(config, results, repo, base, whole=whole)}---\n",
         f"# {repo.rpartition('/')[2]}\n",
         _about(config, base, whole=whole),
         f"## Results\n\n{_results(results)}",
-        f"## How to call it\n\n{_usage(config, repo, base, whole=whole)}",
+        f"## How to call it\n\n{_usage(config, repo, base, whole=whole)}{_other_limits(trained)}",
         f"## How it was made\n\n{_recipe(config, results)}",
         f"## Limits\n\n{_limits(config, results)}",
     ]
@@ -179,6 +185,27 @@ client.chat.completions.create(
 )
 ```
 """
+
+
+def _other_limits(trained: Trained) -> str:
+    """The words of `reasoning_effort`, and the token budgets, where there are such."""
+    file = trained.folder / TEMPLATE
+    effort = read_effort(file.read_text(encoding="utf-8") if file.is_file() else None)
+    text = ""
+    if effort:
+        text += (
+            f"\n`reasoning_effort` is a second name of the ratio: {spell_effort(effort)}.\n"
+            "`compression_ratio` wins over it, and another word changes nothing.\n"
+        )
+    if budgets := budgets_of(trained):
+        rows = [[str(Ratio(ratio)), str(one.chain), str(one.answer)] for ratio, one in budgets.items()]
+        text += (
+            f"\nThe ratio is a wish, a server's own limit a guard against loops. {QUANTILE:.0%} of answers that end\n"
+            "need no more tokens than these. The limit is `max_tokens`; for thinking inside tags vLLM has\n"
+            "`thinking_token_budget`, and llama.cpp `--reasoning-budget`:\n\n"
+            + "".join(f"| {' | '.join(row)} |\n" for row in (["γ", "chain", "with the answer"], ["--:"] * 3, *rows))
+        )
+    return text
 
 
 def _recipe(config: RunConfig, results: Results) -> str:

@@ -33,7 +33,7 @@ from tokenskip.plugins import make_backend
 from tokenskip.prompting.chat_template import TemplateSettings, read_settings
 from tokenskip.prompting.prompts import Prompts, chat_turns, prompt_kwargs
 from tokenskip.ratio import spell
-from tokenskip.serving.doctor import diagnose
+from tokenskip.serving.doctor import KWARGS, diagnose
 from tokenskip.serving.merge import Trained, find_adapter
 from tokenskip.storage.store import COMPLETIONS, read_rows
 from tokenskip.terminal import one_line
@@ -138,7 +138,7 @@ def remote(
         short=(model, lambda question, ratio: pumped(ask(model, question, ratio))),
         prompt=config.prompt,
         count=token_counter(tokenizer) if tokenizer else None,
-        note="" if found.honoured else f"This server ignores the ratio ({found.found}): {found.advice}.",
+        note="" if KWARGS in found.by else f"This server ignores the ratio ({found.found}): {found.advice}.",
         questions=_questions(trained) if trained else (),
     )
 

@@ -55,7 +55,7 @@ def prepare_upload(trained: Trained, repo: str, out: Path, base: str | None, *, 
     results = load_results(trained.run)
     whole = merged or trained.is_model
     base = base_model_of(trained.config, base, whole=whole)
-    card = redact(write_card(trained.config, results, repo, base, whole=whole))
+    card = redact(write_card(trained, results, repo, base, whole=whole))
     try:
         _empty(out)
         if merged and not trained.is_model:

@@ -236,6 +236,8 @@ def _has_begun(path: Path, key: str) -> bool:
     """Whether a stage that reads the key has written something."""
     section = key.partition(".")[0]
     stage = "evaluate" if key.startswith("task.test") else _SECTION_STAGE.get(section, section)
+    if key == "prompt.effort":
+        stage = "train"  # which writes it into the adapter's template
     if key in _FREE_KEYS or section in _FREE_SECTIONS:
         return False
     if key.startswith("evaluate.define."):  # the rows of that arm only

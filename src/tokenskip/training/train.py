@@ -112,6 +112,9 @@ def _fit(
     with progress.stage("train", None) as advance:
         bar = progress_bar(advance)
         trainer = make_trainer(model, rows, config, arguments, prompts.tokenizer, bar, chains=chains)
+        if not rank():
+            threads = trainer.threads if trainer.in_parts else None
+            note(folder.path, trained_in={"products": "bf16" if arguments.bf16 else "float32", "threads": threads})
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
         if bar.stopped:
             raise KeyboardInterrupt
