@@ -112,6 +112,10 @@ def test_the_examples_of_contributing_work() -> None:
         ("a", 1.0), ("longer", 36.0), ("word", 16.0),
     ]  # fmt: skip
     assert made["OneByOne"](None, None).generate([], Sampling()) == []
+    asked: list[Any] = []
+    source = made["InNotes"](lambda requests: asked.extend(requests) or [[] for _ in requests], words=9)
+    assert source.candidates([one, one]) == [[], []]
+    assert [request.instruction for [request] in asked] == ["In notes of at most 9 words, please."] * 2
 
 
 def test_the_recipe_of_the_readme_is_valid(tmp_path: Path) -> None:
