@@ -32,7 +32,7 @@ from tokenskip.trust import check_trust
 class ModelConfig(Section):
     """The target model."""
 
-    path: str = Field("embedded", description="'embedded', a local folder, or a hub id")
+    path: str = Field("embedded", description="'embedded', 'smollm2', a local folder or .gguf file, or a hub id")
     revision: str | None = Field(None, description="hub revision")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: float32 on CPU, where training takes products in bf16 if that is faster"
@@ -98,6 +98,9 @@ class PromptConfig(Section):
 class GenerateConfig(Section):
     """Stage 1: the target model answers the training problems itself."""
 
+    source: Literal["model", "solutions"] = Field(
+        "model", description="whose chains: the model's own (paper), or the training problems' own solutions"
+    )
     backend: str = Field("hf", description="hf, openai, vllm, scripted, or package.module:attr")
     batch_size: int = Field(64, ge=1, description="prompts decoded together")
     max_new_tokens: int = Field(512, ge=1, description="token cap of one completion")
