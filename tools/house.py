@@ -48,6 +48,7 @@ LAYERS = (
         "training.trainer",
         "training.average",
         "training.loss",
+        "training.lora",
         "training.dataset",
         "training.distill",
     ),

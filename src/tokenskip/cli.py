@@ -198,7 +198,7 @@ def distill(
 def ask(
     question: Annotated[str, typer.Argument(help="A question.")],
     ratio: Annotated[str, typer.Option(help="Share of the chain's tokens to keep.")] = "0.6",
-    base: Annotated[str, typer.Option(help="The model: 'embedded', a folder, or a hub id.")] = "embedded",
+    base: Annotated[str, typer.Option(help="'embedded', 'smollm2', a folder or .gguf file, or a hub id.")] = "embedded",
     adapter: Annotated[Path | None, typer.Option(help="Adapter folder (default: the embedded one).")] = None,
     set_: Set = None,
 ) -> None:

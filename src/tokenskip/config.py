@@ -32,7 +32,7 @@ from tokenskip.trust import check_trust
 class ModelConfig(Section):
     """The target model."""
 
-    path: str = Field("embedded", description="'embedded', a local folder, or a hub id")
+    path: str = Field("embedded", description="'embedded', 'smollm2', a local folder or .gguf file, or a hub id")
     revision: str | None = Field(None, description="hub revision")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: float32 on CPU, where training takes products in bf16 if that is faster"
@@ -78,9 +78,7 @@ class PromptConfig(Section):
     decimals: Literal[2] | None = Field(
         None, description="2: every ratio is written with two decimals, as a range of prune.ratios always is"
     )
-    effort: Effort = Field(
-        default_factory=dict, description="reasoning_effort as another name of a ratio: {low: 0.5, high: 1}"
-    )
+    effort: Effort = Field(default_factory=dict, description="ratios by reasoning_effort: {low: 0.5, high: 1}")
 
     @field_validator("think")
     @classmethod
@@ -100,6 +98,9 @@ class PromptConfig(Section):
 class GenerateConfig(Section):
     """Stage 1: the target model answers the training problems itself."""
 
+    source: Literal["model", "solutions"] = Field(
+        "model", description="whose chains: the model's own (paper), or the training problems' own solutions"
+    )
     backend: str = Field("hf", description="hf, openai, vllm, scripted, or package.module:attr")
     batch_size: int = Field(64, ge=1, description="prompts decoded together")
     max_new_tokens: int = Field(512, ge=1, description="token cap of one completion")
@@ -345,8 +346,6 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
         raise ConfigError(f"{source}: {first_mistake(error, RunConfig)}") from None
     except ValueError as error:  # half a character ("\ud800"), or a value that holds itself: no file could
         raise ConfigError(f"{source}: a value cannot be written down ({error})") from None
-    if config.generate.samples > 1 and config.generate.temperature == 0:
-        raise ConfigError(f"{source}: generate.samples={config.generate.samples} needs generate.temperature above 0")
     if config.train.batch_size % config.train.accumulation:
         raise ConfigError(
             f"{source}: train.accumulation={config.train.accumulation} must divide "
@@ -356,8 +355,9 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
         raise ConfigError(f"{source}: train.optimizer=muon needs train.method=full; given: {config.train.method}")
     if "{question}" not in config.prompt.template:
         raise ConfigError(f"{source}: prompt.template must contain {{question}}; given: {config.prompt.template!r}")
-    if config.evaluate.samples > 1 and config.evaluate.temperature == 0:
-        raise ConfigError(f"{source}: evaluate.samples={config.evaluate.samples} needs evaluate.temperature above 0")
+    for name, section in (("generate", config.generate), ("evaluate", config.evaluate)):
+        if section.samples > 1 and section.temperature == 0:
+            raise ConfigError(f"{source}: {name}.samples={section.samples} needs {name}.temperature above 0")
     if mistake := effort_mistake(config.prompt, config.prune.ratios):
         raise ConfigError(f"{source}: prompt.effort{mistake}")
     extra = config.generate.options.get("extra")

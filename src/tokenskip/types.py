@@ -20,6 +20,7 @@ Finish = Literal["stop", "length", "error"]
 class Problem:
     """A question with its gold answer. `level` is its difficulty where the data knows one.
 
+    `solution` is a whole chain with its answer, where the data brings one (`generate.source: solutions`).
     A problem that is asked several times has a `sample` number for each; ids are the data's, and mean nothing.
     """
 
@@ -28,6 +29,7 @@ class Problem:
     gold: str
     level: str | None = None
     sample: int = 0
+    solution: str | None = None
 
 
 class Span(NamedTuple):

@@ -253,7 +253,9 @@ def test_a_model_that_is_not_there_is_one_line(
     def line(path: str) -> str:
         return str(fails("run", recipe(tmp_path, path), "--out", tmp_path / "run"))
 
-    assert "no model folder ./missing: give 'embedded', a local folder, or a hub id" in line("./missing")
+    assert "no model folder ./missing: give 'embedded', 'smollm2', a local folder or .gguf file, or a hub id" in line(
+        "./missing"
+    )
     assert "no model folder" in line(str(tmp_path / "missing" / "model"))
     assert "holds no model (no config.json in it)" in line(str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

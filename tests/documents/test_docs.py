@@ -15,6 +15,7 @@ import headline
 import loop
 import paper_page
 import pytest
+import quantised
 import scorers_page
 import scoring_page
 from pages import RESULTS, fill
@@ -79,7 +80,9 @@ def test_the_readme_takes_the_headline_results() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [paper_page, ablations_page, scorers_page, scoring_page, loop], ids=lambda page: str(page.__name__)
+    "page",
+    [paper_page, ablations_page, scorers_page, scoring_page, loop, quantised],
+    ids=lambda page: str(page.__name__),
 )
 def test_a_page_of_results_is_what_its_script_makes_of_the_numbers(page: ModuleType) -> None:
     name = page.__name__.removesuffix("_page")

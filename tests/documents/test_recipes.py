@@ -18,6 +18,8 @@ from tokenskip.storage.store import read_rows
 RECIPES = {file.stem: file for file in sorted((Path(cli.__file__).parent / "recipes").glob("*.yaml"))}
 PAPER = {name: file for name, file in RECIPES.items() if name.startswith(("llama", "qwen2.5"))}
 THINKING = {"qwen3-8b-thinking": "qwen3", "r1-distill-qwen-7b": "r1"}
+SMALL = ("teach", "small-llm")
+"""Their model comes in a package that need not be there: models/test_gguf.py has what is said then."""
 FAMILIES = {name: "llama" if name.startswith("llama") else "qwen2" for name in PAPER} | THINKING
 
 
@@ -32,7 +34,7 @@ def dry_run(monkeypatch: Any, capsys: Any, *arguments: object) -> str:
 def test_there_is_a_recipe_for_every_model_of_the_paper() -> None:
     models = ("llama-3.1-8b-instruct", "qwen2.5-3b-instruct", "qwen2.5-7b-instruct", "qwen2.5-14b-instruct")
     assert set(PAPER) == {f"{model}-{data}" for model in models for data in ("gsm8k", "math")}
-    assert set(RECIPES) == {*PAPER, *THINKING, "demo", "embedded", "paper"}
+    assert set(RECIPES) == {*PAPER, *THINKING, *SMALL, "demo", "embedded", "paper"}
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -49,7 +51,7 @@ def test_the_papers_settings(name: str) -> None:
     assert config.name == name
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - SMALL))
 def test_a_dry_run_needs_neither_weights_nor_a_network(
     name: str, monkeypatch: Any, capsys: Any, tmp_path: Path
 ) -> None:
@@ -69,6 +71,15 @@ def test_a_dry_run_needs_neither_weights_nor_a_network(
     assert f"{min(config.prune.ratios)}<" in shown  # the marker of the lowest ratio
     cap = config.generate.max_new_tokens
     assert f"5 training problems (at most {5 * cap:,} tokens to generate" in shown
+
+
+def test_a_dry_run_of_the_recipes_for_small_models(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    taught = dry_run(monkeypatch, capsys, "teach", "--limit", 5, "--set", "model.path=embedded")
+    assert "5 training problems (with their own solutions), at most 5 training rows" in taught
+    shown = dry_run(monkeypatch, capsys, "small-llm", "--limit", 5, "--set", "model.path=embedded")
+    assert "at most 20 training rows" in shown
+    assert "0.50<" in shown
 
 
 def test_what_is_here_is_used_and_not_downloaded(

