@@ -21,7 +21,6 @@ from tokenskip.training.grpo import Reward, has_collapsed, questions, worth
 
 GRPO = {"steps": 4, "batch_size": 4, "generations": 2, "save_steps": 2, "learning_rate": 0.01}
 WEIGHTS = "grpo/adapter/adapter_model.safetensors"
-BEFORE = ("generate", "grade", "score", "prune", "train")
 
 
 @pytest.mark.parametrize(
@@ -54,16 +53,28 @@ def test_a_run_that_forgets_how_to_answer_is_stopped() -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> tuple[Path, Path]:
-    """(recipe, run folder) of a run that is trained, and is to have four steps of GRPO."""
+def graded(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> tuple[Path, Path]:
+    """(recipe, run folder) of a run that is to have four steps of GRPO, before its training."""
     folder = tmp_path_factory.mktemp("grpo")
     evaluate = {"arms": ["original"], "latency_samples": 0}
     generate = {"max_new_tokens": 80, "batch_size": 8}
     recipe_file = recipe(folder, model_folder, grpo=GRPO, evaluate=evaluate, generate=generate)
     with pipeline.Run(folder / "run", load_recipe(recipe_file)) as run:
-        for stage in BEFORE:
-            pipeline.STAGES[stage](run)
+        pipeline.generate(run)
+        pipeline.grade(run)
     return recipe_file, folder / "run"
+
+
+@pytest.fixture(scope="module")
+def trained(graded: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same, trained."""
+    recipe_file, path = graded
+    target = tmp_path_factory.mktemp("trained") / "run"
+    shutil.copytree(path, target)
+    with pipeline.Run(target, load_recipe(recipe_file)) as run:
+        for stage in ("score", "prune", "train"):
+            pipeline.STAGES[stage](run)
+    return recipe_file, target
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +88,8 @@ def whole(trained: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) 
     return target
 
 
-def test_every_question_with_a_length_is_asked_under_a_ratio(trained: tuple[Path, Path]) -> None:
-    recipe_file, path = trained
+def test_every_question_with_a_length_is_asked_under_a_ratio(graded: tuple[Path, Path]) -> None:
+    recipe_file, path = graded
     with pipeline.Run(path, load_recipe(recipe_file)) as run:
         rows = list(questions(run))
         tokens = {row["id"]: row["n_cot_tokens"] for row in read_rows(path / "completions.jsonl")}
@@ -88,8 +99,8 @@ def test_every_question_with_a_length_is_asked_under_a_ratio(trained: tuple[Path
             assert row["n_cot_tokens"] == tokens[row["id"]]
 
 
-def test_the_reward_grades_and_counts_like_the_evaluation(trained: tuple[Path, Path]) -> None:
-    recipe_file, path = trained
+def test_the_reward_grades_and_counts_like_the_evaluation(graded: tuple[Path, Path]) -> None:
+    recipe_file, path = graded
     log: list[Any] = []
     with pipeline.Run(path, load_recipe(recipe_file)) as run:
         texts = [chain(3, 4, 7), chain(3, 4, 8), "3 + 4 = 7.\n\nThe final answer is 7.", chain(3, 4, 7)]
@@ -163,8 +174,8 @@ def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None
     assert check_config({"grpo": 200}, "recipe").grpo.steps == 200
 
 
-def test_steps_may_be_added_until_they_have_begun(trained: tuple[Path, Path], tmp_path: Path) -> None:
-    recipe_file, path = trained
+def test_steps_may_be_added_until_they_have_begun(graded: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe_file, path = graded
     shutil.copytree(path, tmp_path / "run")
     with pipeline.Run(tmp_path / "run", load_recipe(recipe_file, ["grpo.steps=5"])):
         pass
