@@ -21,7 +21,7 @@ export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export TOKENIZERS_PARALLELISM ?= false
 
 # every figure in the docs, in the order in which they need each other; each part alone: make result-paper
-RESULTS := headline embedded-model scoring scorers scale reliability auto paper ablations loop quantised harnesses
+RESULTS := headline embedded-model scoring scorers scale reliability auto paper ablations loop sources quantised harnesses
 # GSM8K's questions and solutions, a JSONL file; without it the scoring benchmark takes chains of the embedded family
 DATA ?=
 # files or folders of tests, for `make test` on a part of them
@@ -40,7 +40,7 @@ test: $(VENV)/dev.stamp check
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(TESTS)
 
 test-slow: $(VENV)/slow.stamp
-	$(BIN)/python -m pytest -m 'slow or extras'  # one after the other: they start clusters, servers and browsers
+	$(BIN)/python -m pytest -m 'slow or extras or llamacpp'  # one after the other: they start clusters, servers and browsers
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check src tests benchmarks examples tools
@@ -70,7 +70,7 @@ result-scale: $(VENV)/run.stamp
 result-reliability: $(VENV)/slow.stamp
 	$(BIN)/python benchmarks/reliability.py
 
-result-auto result-paper result-ablations result-loop: result-%: $(VENV)/run.stamp
+result-auto result-paper result-ablations result-loop result-sources: result-%: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/$*.py
 
 result-quantised: $(VENV)/slow.stamp

@@ -25,7 +25,8 @@ from pages import RESULTS, ROOT, table
 from paper import PASSES, compress, config_of, measured, model_of
 
 from tokenskip import pipeline
-from tokenskip.config import RoundsConfig, RunConfig
+from tokenskip.candidates.settings import ON_POLICY, CandidatesConfig
+from tokenskip.config import RunConfig
 from tokenskip.errors import ConfigError, TokenskipError
 from tokenskip.evaluation.calibrate import calibrate
 from tokenskip.evaluation.evaluate import load_map, read_arm
@@ -42,11 +43,14 @@ PROBLEMS = 300
 """Development problems of the calibration: half fit the map, half check it."""
 BEYOND = 0.15
 """A ratio far below what was trained on."""
-ROUNDS = RoundsConfig(count=1, temperature=0.7, samples=2, limit=400, adopt=False)
+ROUND = CandidatesConfig(
+    sources={ON_POLICY: {"rounds": 1, "temperature": 0.7, "samples": 2}, "prune": {}}, prefer="listed", limit=400
+)
+FIRST = "tokenskip_round_0"
 ARMS = {
-    "tokenskip": "first fine-tuning, on pruned chains",
+    FIRST: "first fine-tuning, on pruned chains",
     "tokenskip_longer": "the same rows, for as many tokens as that and the round together",
-    "tokenskip_round_1": "round 1: from the base, on its own near and right chains where it has such",
+    "tokenskip": "round 1: from the base, on its own near and right chains where it has such",
 }
 
 
@@ -58,12 +62,14 @@ def prepare(out: Path, limit: int | None) -> tuple[Path, RunConfig]:
         compress(out / SIZE / "run", config, PASSES[:1])
         shutil.rmtree(draft, ignore_errors=True)
         shutil.copytree(out / SIZE / "run", draft)
+        for file in (draft / "eval").glob("tokenskip*"):  # of the first adapter, which the round replaces
+            file.unlink()
         draft.replace(folder)
     trial = {"limit": limit, "tolerance": 1.0}
-    rounds = ROUNDS if limit is None else ROUNDS.model_copy(update=trial)
+    candidates = ROUND if limit is None else ROUND.model_copy(update=trial)
     arms = {"arms": ("original", "tokenskip", "tokenskip_longer"), "ratios": RATIOS}
     evaluate = config.evaluate.model_copy(update=arms)
-    return folder, config.model_copy(update={"rounds": rounds, "evaluate": evaluate})
+    return folder, config.model_copy(update={"candidates": candidates, "evaluate": evaluate})
 
 
 def run(folder: Path, config: RunConfig, part: str, limit: int | None) -> None:
@@ -87,17 +93,17 @@ def collect(folder: RunFolder) -> Row:
         except ConfigError as error:
             found["beyond"] = f"refused: {error}"
     found["rounds"] = [
-        {"round": info["round"], "train_tokens": info["train_tokens"], "by_ratio": info["by_ratio"]}
+        {"round": info["round"], "train_tokens": info["train_tokens"], **info["sources"][ON_POLICY]}
         for info in round_infos(folder)
     ]
     rows = [row for row in measured(folder, RATIOS) if row["arm"] in ("original", *ARMS)]
     for row in rows:
-        if row["arm"] in ARMS and row["arm"] != "tokenskip":
-            before, after = (list(read_arm(folder, f"{arm}-{row['ratio']}")) for arm in ("tokenskip", row["arm"]))
+        if row["arm"] in ARMS and row["arm"] != FIRST:
+            before, after = (list(read_arm(folder, f"{arm}-{row['ratio']}")) for arm in (FIRST, row["arm"]))
             paired = paired_difference(before, after)
             assert paired is not None
             row["to_first"] = {"difference": paired.difference, "low": paired.low, "high": paired.high}
-    return {**found, "rows": rows, "settings": folder.config.rounds.model_dump(mode="json")}
+    return {**found, "rows": rows, "settings": folder.config.candidates.model_dump(mode="json")}
 
 
 def page(results: Row) -> str:
@@ -145,11 +151,13 @@ Of the asked ratios no prompt reached: {out}. Asked for {BEYOND:g}, the map's an
 def rounds_section(results: Row) -> str:
     """The round against the first fine-tuning and against training longer."""
     settings = results["settings"]
+    options = settings["sources"][ON_POLICY]
     counts = [
-        (ratio, *(f"{one[key]:,}" for key in ("sampled", "correct", "near", "kept")))
+        (ratio, f"{near:,}", f"{info['won'][ratio]:,}")
         for info in results["rounds"]
-        for ratio, one in info["by_ratio"].items()
+        for ratio, near in info["near"].items()
     ]
+    written = "; ".join(f"{info['candidates']:,} chains, {info['right']:,} of them right" for info in results["rounds"])
     rows = []
     for arm, about in ARMS.items():
         at = {row["ratio"]: row for row in results["rows"] if row["arm"] == arm}
@@ -164,11 +172,11 @@ def rounds_section(results: Row) -> str:
     n = next((row["n"] for row in results["rows"]), 0)
     return f"""## One on-policy round
 
-The tuned model answered {settings["limit"]} training problems at every ratio below 1, {settings["samples"]} samples
-each at temperature {settings["temperature"]:g}; kept is at most {settings["keep"]} a problem and ratio, right and
-within {settings["tolerance"]:g} of the ratio.
+The tuned model answered {settings["limit"]} training problems at every ratio below 1, {options["samples"]} samples
+each at temperature {options["temperature"]:g}: {written}; kept is at most {settings["keep"]} a problem and ratio, right
+and within {settings["tolerance"]:g} of the ratio.
 
-{table(("γ", "sampled", "right", "and near", "kept"), counts, 0)}
+{table(("γ", "right and near", "kept"), counts, 0)}
 Accuracy and achieved ratio on {n:,} held-out problems; `error` is the mean distance of achieved and asked ratio.
 
 {table(("arm", "trained on", *(f"γ = {ratio}" for ratio in RATIOS), "error"), rows, 2)}

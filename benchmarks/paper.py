@@ -29,10 +29,11 @@ from tokenskip.arms import ARMS, label, rows_of
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.embedded import model_path
 from tokenskip.errors import TokenskipError
-from tokenskip.evaluation.evaluate import full_cap, read_arm
+from tokenskip.evaluation.evaluate import read_arm
 from tokenskip.evaluation.metrics import summarise_arm
 from tokenskip.evaluation.results import funnel
 from tokenskip.evaluation.schema import ArmResult, load_results
+from tokenskip.evaluation.shorten import full_cap
 from tokenskip.evaluation.stats import bootstrap_mean
 from tokenskip.run import Run
 from tokenskip.storage.store import ADAPTER, RunFolder, read_manifest, write_atomically

@@ -59,7 +59,7 @@ from tokenskip.types import Pruned, Scores, Span, Trajectory
 
 LIMIT, REFERENCE, TEST = 800, 150, 300
 GAMMAS = (0.5, 0.7, 0.9)
-TRAINING = ("prune.ratios=[0.5,0.7,0.9]", "train.epochs=6", "train.batch_size=12", "rounds.count=0")
+TRAINING = ("prune.ratios=[0.5,0.7,0.9]", "train.epochs=6", "train.batch_size=12")
 """Over the recipe `embedded`: a small budget, the same for every scorer."""
 ORIGINAL = f"{EVAL}/original.jsonl"
 YARDSTICKS = ("leave_one_out", "leave_one_out: numbers")

@@ -8,7 +8,10 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two threads on two cores wait for each other
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("TOKENSKIP_TRUST", "scripted_runs,bent_ratio,test_protocols,test_recipes")  # our own plug-ins
+os.environ.setdefault(
+    "TOKENSKIP_TRUST",
+    "scripted_runs,bent_ratio,test_protocols,test_recipes,test_candidates,test_untrained_arms,test_preference",
+)  # our own plug-ins
 
 from pathlib import Path
 from typing import Any

@@ -79,7 +79,8 @@ def test_without_a_terminal_every_stage_says_when_it_ends(
         cli.main()
     lines = capfd.readouterr().err.splitlines()
     if not own_process:  # transformers, which other tests have loaded, draws its bars in spite of the command line
-        lines = [line for line in lines if not line.startswith(("Loading weights", "Writing model")) and line]
+        lines = [line for line in lines if "%|" not in line and line]
+    lines = [line for line in lines if " of " not in line]  # a busy machine takes 30 s for a stage
     stages = [line.partition(":")[0] for line in lines]
     assert stages[:4] == ["generate", "grade", "score (surprisal)", "prune"]
     assert "train" in stages

@@ -24,8 +24,8 @@ LAYERS = (
     ("errors", "types", "progress", "distributed", "models.hardware", "terminal", "prompting.bounded", "sentences"),
     ("storage.disk",),
     (
-        *("arms", "config", "ratio", "recipes", "prompting.arguments", "prompting.effort", "tokens", "storage.jsonl"),
-        "trust",
+        *("arms", "config", "ratio", "recipes", "prompting.arguments", "prompting.effort", "prompting.terse", "tokens"),
+        *("storage.jsonl", "trust", "candidates.settings", "training.settings"),
     ),
     ("prompting", "prompting.chat_template", "prompting.prompts", "evaluation.stats"),
     ("answers",),
@@ -39,7 +39,7 @@ LAYERS = (
     ("storage", "storage.layout"),
     ("client", "embedded", "models", "models.loading", "storage.store", "tracking", "models.weights"),
     ("plugins", "engine", "training.check", "storage.outputs"),
-    ("backends", "scorers", "tasks"),
+    ("backends", "scorers", "sources", "tasks"),
     ("run",),
     (
         "generation",
@@ -52,6 +52,7 @@ LAYERS = (
         "training.dataset",
         "training.distill",
     ),
+    ("candidates",),
     ("evaluation", "training", "serving.merge"),
     ("report",),
     ("pipeline", "serving"),
@@ -64,7 +65,7 @@ LAYERS = (
 A chapter is listed where its stages are; a part of it that plug-ins or other chapters use is listed lower, by its name.
 """
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-PLUGINS = ("backends", "scorers", "tasks")
+PLUGINS = ("backends", "scorers", "sources", "tasks")
 MAX_TOP_MODULES = 25
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60

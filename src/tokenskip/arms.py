@@ -19,16 +19,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tokenskip.errors import unknown_name
+from tokenskip.prompting.terse import LC_PROMPT, TERSE, Terse
+
 WEIGHTS = {
     "base": "",
     "tokenskip": ".",
     "random": "control-random",
     "full_chain": "control-full-chain",
     "longer": "control-longer",
+    "preference": "control-preference",
+    "grpo": "grpo",
 }
 """Weights by name -> the folder inside the run that holds their `adapter/`; the untouched model has none."""
 
-CONTROL_WEIGHTS = ("base", "random", "full_chain")
+CONTROL_WEIGHTS = ("base", "random", "full_chain", "preference")
 """Weights that learned nothing from importance; whatever has others is the method."""
 
 NAME = r"^[A-Za-z]\w*$"
@@ -36,8 +41,10 @@ NAME = r"^[A-Za-z]\w*$"
 Role = Literal["original", "method", "control"]
 """original: what every arm is compared with; method: trained on chains pruned by importance; control: anything else."""
 
-ShortenedBy = Literal["nothing", "ratio", "instruction", "truncation"]
-"""What makes an arm's chains shorter: the ratio in the prompt, an instruction in words, or being cut off."""
+ShortenedBy = Literal["nothing", "ratio", "instruction", "truncation", "deletion"]
+"""What makes an arm's chains shorter: the ratio in the prompt, an instruction in words or a setting of the template,
+being cut off, or losing parts at random.
+"""
 
 
 class Arm(BaseModel):
@@ -50,19 +57,33 @@ class Arm(BaseModel):
     weights: str = Field(
         "base",
         description="base, tokenskip, random (trained on randomly pruned chains), full_chain (on whole chains only), "
-        "longer (as many tokens as all rounds), round_1, round_2, …, or the path of an adapter folder",
+        "longer (as many tokens as all rounds), preference (of its own short answers), grpo, round_1, round_2, …, or "
+        "the path of an adapter folder",
     )
     role: Role = Field(
         "control",
         description="method or control (original is built in); by default method, and control where weights is base, "
-        "random or full_chain",
+        "random, full_chain or preference",
     )
-    instruction: str = Field("", description="follows the question; {p}: percent to leave out, 100 × (1 - ratio)")
+    instruction: str = Field(
+        "",
+        description="follows the question; {p}: percent to leave out, 100 × (1 - ratio); {budget}: ratio × tokens of "
+        "the original's chain on that problem",
+    )
+    terse: str = Field("", description=f"what is said around the question, by name: {', '.join(TERSE)}")
+    template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of the chat template, such as {reasoning_effort: low}"
+    )
     per_ratio: bool = Field(False, description="one row for each of evaluate.ratios (formerly: dial)")
     marker: bool = Field(False, description="the ratio is written into the prompt, as in training")
     calibrated: bool = Field(False, description="the marker is the one that `tokenskip calibrate` found for the ratio")
     cut: bool = Field(False, description="the original's chain, cut off at ratio × token cap")
     forced: bool = Field(False, description="a chain that was cut off is then made to answer")
+    matches: str = Field(
+        "",
+        description="an arm with the ratio in its prompt: the original's chain loses units at random until it is as "
+        "long as that arm's on the same problem, and is then made to answer",
+    )
     length: Literal["full", "paper"] | None = Field(
         None, description="token cap: the full one, or ratio × cap as in the paper; None: as evaluate.length says"
     )
@@ -85,8 +106,14 @@ class Arm(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> Arm:
         problem = None
-        if (self.marker or self.cut or "{p}" in self.instruction) and not self.per_ratio:
-            problem = "marker, cut and {p} need a ratio: set per_ratio: true"
+        if self.terse and self.terse not in TERSE:
+            problem = unknown_name("terse", self.terse, TERSE)
+        elif self.terse and self.instruction:
+            problem = "terse is an instruction by name: give one of terse and instruction"
+        elif (self.marker or self.cut or self.matches or self.way.per_ratio) and not self.per_ratio:
+            problem = "marker, cut, matches, {p} and {budget} need a ratio: set per_ratio: true"
+        elif self.matches and (self.weights != "base" or self.marker or self.cut or self.terse or self.instruction):
+            problem = "matches shortens the original's own chains: no weights, marker, cut or instruction beside it"
         elif self.cut and (self.weights != "base" or self.marker or self.instruction):
             problem = "cut shortens the original's own chains: no weights, marker or instruction beside it"
         elif self.forced and not self.cut:
@@ -107,13 +134,21 @@ class Arm(BaseModel):
         """What makes its chains shorter; the ratio, where the prompt has both a ratio and an instruction."""
         if self.cut:
             return "truncation"
+        if self.matches:
+            return "deletion"
         if self.marker:
             return "ratio"
-        return "instruction" if self.instruction else "nothing"
+        return "instruction" if self.instruction or self.terse or self.template_kwargs else "nothing"
 
-    def instruction_at(self, ratio: float) -> str:
-        """The instruction, with the percentage of words to leave out at `ratio`."""
-        return self.instruction.replace("{p}", f"{100 * (1 - ratio):.4g}")
+    @property
+    def way(self) -> Terse:
+        """What is said around the question."""
+        return TERSE[self.terse] if self.terse else Terse(about=self.about, instruction=self.instruction)
+
+    @property
+    def needs_original(self) -> bool:
+        """Whether a row is made from the original's on the same problem."""
+        return self.cut or bool(self.matches) or "{budget}" in self.way.instruction
 
     def token_cap(self, cap: int, ratio: float, length: str) -> int:
         """Tokens that a completion of this arm may take, of a full `cap`; `length`: what `evaluate.length` says.
@@ -133,7 +168,7 @@ class Arm(BaseModel):
             yield 1.0
             return
         for ratio in sorted(set(ratios), reverse=True):
-            if ratio < 1 or (self.weights != "base" and "{p}" not in self.instruction):
+            if ratio < 1 or (self.weights != "base" and not self.way.per_ratio):
                 yield ratio
 
 
@@ -167,9 +202,6 @@ def is_taken(name: str) -> bool:
     """Whether a recipe's own arm cannot have this name, because a built-in one or a round's has it."""
     return name in ARMS or name.startswith(_ROUND_ARM)
 
-
-LC_PROMPT = "Please reduce {p}% of the words in your Chain-of-Thought process."
-"""The paper's length-control prompt (appendix B.3 writes it out for 50%)."""
 
 DEFAULT_ARMS = (
     "original",
@@ -209,6 +241,13 @@ ARMS = {
             per_ratio=True,
             marker=True,
         ),
+        Arm(
+            name="tokenskip_grpo",
+            about="tokenskip after reinforcement learning on right answers within the ratio",
+            weights="grpo",
+            per_ratio=True,
+            marker=True,
+        ),
         Arm(name="prompt_be_concise", about='untouched model, "Be concise." in the prompt', instruction="Be concise."),
         Arm(
             name="prompt_only_numbers",
@@ -240,10 +279,43 @@ ARMS = {
             marker=True,
         ),
         Arm(name="full_chain", about="fine-tuned on whole chains only", weights="full_chain"),
+        Arm(
+            name="preference",
+            about="fine-tuned to prefer its own short right answers to its long ones, without a ratio",
+            weights="preference",
+        ),
+        Arm(name="prompt_draft", about="untouched model, Chain of Draft with worked examples", terse="draft"),
+        Arm(
+            name="prompt_budget",
+            about="untouched model, told how many tokens it may use (TALE)",
+            per_ratio=True,
+            terse="budget",
+        ),
+        Arm(
+            name="prompt_seeded",
+            about="untouched model, a terse system prompt and the answer's first words given",
+            terse="seeded",
+        ),
+        *(
+            Arm(
+                name=f"effort_{level}",
+                about=f"untouched model, reasoning_effort: {level} in its own chat template",
+                template_kwargs={"reasoning_effort": level},
+            )
+            for level in ("low", "medium", "high")
+        ),
+        Arm(
+            name="random_matched",
+            about="the original's chain, units left out at random until as long as tokenskip's, then made to answer",
+            per_ratio=True,
+            matches="tokenskip",
+        ),
     )
 }
 
 
+GRPO = ARMS["tokenskip_grpo"]
+"""Evaluated wherever it is trained."""
 ORIGINAL = ARMS["original"]
 """What every other arm is paired with and measured against; evaluated in every run."""
 

@@ -14,11 +14,13 @@ import typer
 
 from tokenskip import tracking
 from tokenskip.commands.calibrate import calibrate
+from tokenskip.commands.candidates import candidates
 from tokenskip.commands.compare import compare
 from tokenskip.commands.console import Limit, Out, RunDir, Set, bars, quiet, read_recipe, run_stage, say
 from tokenskip.commands.doctor import doctor
 from tokenskip.commands.effort import effort
 from tokenskip.commands.export import export
+from tokenskip.commands.grpo import grpo
 from tokenskip.commands.merge import merge
 from tokenskip.commands.playground import playground
 from tokenskip.commands.prune import prune
@@ -134,6 +136,7 @@ def score(run_dir: RunDir, set_: Set = None) -> None:
 
 
 app.command(rich_help_panel=STAGES)(prune)
+app.command(rich_help_panel=STAGES)(candidates)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -143,6 +146,7 @@ def train(run_dir: RunDir, set_: Set = None) -> None:
 
 
 app.command(rich_help_panel=STAGES)(rounds)
+app.command(rich_help_panel=STAGES)(grpo)
 app.command(rich_help_panel=STAGES)(calibrate)
 
 

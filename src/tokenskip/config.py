@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from tokenskip.arms import ARMS, DEFAULT_ARMS, ORIGINAL, Arm, is_taken, round_arm, round_number
+from tokenskip.arms import ARMS, DEFAULT_ARMS, GRPO, ORIGINAL, Arm, is_taken, round_arm, round_number
+from tokenskip.candidates.settings import CandidatesConfig as CandidatesConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.prompting.arguments import check_argument
 from tokenskip.prompting.effort import effort_mistake
@@ -24,6 +25,7 @@ from tokenskip.recipes import read_recipe_file
 from tokenskip.recipes.fields import PAPER_RATIOS as PAPER_RATIOS
 from tokenskip.recipes.fields import Distinct, Draws, Effort, Ratios, RatiosOrRange, Section
 from tokenskip.recipes.mistakes import first_mistake
+from tokenskip.training.settings import GrpoConfig
 from tokenskip.trust import check_trust
 
 
@@ -76,9 +78,7 @@ class PromptConfig(Section):
     decimals: Literal[2] | None = Field(
         None, description="2: every ratio is written with two decimals, as a range of prune.ratios always is"
     )
-    effort: Effort = Field(
-        default_factory=dict, description="reasoning_effort as another name of a ratio: {low: 0.5, high: 1}"
-    )
+    effort: Effort = Field(default_factory=dict, description="ratios by reasoning_effort: {low: 0.5, high: 1}")
 
     @field_validator("think")
     @classmethod
@@ -190,38 +190,6 @@ class TrainConfig(Section):
         return math.ceil(math.ceil(rows / self.batch_size) * self.epochs)
 
 
-class RoundsConfig(Section):
-    """On-policy rounds after the first fine-tuning: train again, from the base, on the tuned model's own short chains.
-
-    Expert iteration as in STaR (arXiv 2203.14465) and ReST (2308.08998); `label: achieved` is hindsight relabelling
-    (1707.01495).
-    """
-
-    count: int = Field(0, ge=0, description="rounds; 0: none. `rounds: 2` means `rounds: {count: 2}`")
-    tolerance: float = Field(0.05, gt=0, le=1, description="how far a chain's achieved ratio may be from its label")
-    label: Literal["asked", "achieved"] = Field(
-        "asked", description="the ratio a chain is trained under: the one asked for, or the nearest to the one achieved"
-    )
-    data: Literal["replace", "join", "fill"] = Field(
-        "fill",
-        description="pruned chains below 1: replaced by the round's, joined by them, or used where the round has none "
-        "(whole chains at ratio 1 always stay)",
-    )
-    temperature: float = Field(0.0, ge=0, description="0: greedy")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
-    samples: int = Field(1, ge=1, description="chains per problem and ratio (above 1 only with a temperature)")
-    keep: int = Field(1, ge=1, description="chains kept per problem and ratio, the nearest to their label first")
-    limit: int | None = Field(None, ge=1, description="sample on the first N training problems; None: all")
-    adopt: bool = Field(
-        True, description="the last round's adapter becomes `adapter/` (the first is kept in `round-0/`)"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def shorten(cls, given: Any) -> Any:
-        return {"count": given} if isinstance(given, int) and not isinstance(given, bool) else given
-
-
 class EvaluateConfig(Section):
     """Stage 7: all arms on the same problems."""
 
@@ -294,8 +262,9 @@ class RunConfig(Section):
     generate: GenerateConfig = GenerateConfig()
     score: ScoreConfig = ScoreConfig()
     prune: PruneConfig = PruneConfig()
+    candidates: CandidatesConfig = CandidatesConfig()
     train: TrainConfig = TrainConfig()
-    rounds: RoundsConfig = RoundsConfig()
+    grpo: GrpoConfig = GrpoConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     engine: EngineConfig = EngineConfig()
@@ -315,6 +284,20 @@ class RunConfig(Section):
     def _by_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rounds_are_a_source(cls, given: Any) -> Any:
+        """Without the section `rounds` of earlier versions, where it asked for none."""
+        if not isinstance(given, dict) or "rounds" not in given:
+            return given
+        old = given["rounds"]
+        if (old.get("count", 0) if isinstance(old, dict) else old) not in (0, None):
+            raise ValueError(
+                "the section rounds is now a source: write candidates={sources: {prune: {}, on_policy: {rounds: 2}}}; "
+                f"given: rounds={old}"
+            )
+        return {key: value for key, value in given.items() if key != "rounds"}
+
     def known_arms(self) -> dict[str, Arm]:
         """Every arm that this run can evaluate, by name: the built-in ones, the rounds', the recipe's own."""
         return {**ARMS, **{arm.name: arm for arm in self._round_arms()}, **self.evaluate.define}
@@ -329,15 +312,14 @@ class RunConfig(Section):
             )
 
     def chosen_arms(self) -> list[Arm]:
-        """The arms of `evaluate.arms`, and those of the rounds."""
+        """The arms of `evaluate.arms`, and those of the rounds and of GRPO."""
         known = self.known_arms()
-        rounds = [arm.name for arm in self._round_arms()]
-        return [known[name] for name in dict.fromkeys((*self.evaluate.arms, *rounds))]
+        added = [arm.name for arm in self._round_arms()] + ([GRPO.name] if self.grpo.steps else [])
+        return [known[name] for name in dict.fromkeys((*self.evaluate.arms, *added))]
 
     def _round_arms(self) -> list[Arm]:
-        """The adapters of the rounds; the last one is the run's own where it is adopted."""
-        first = 0 if self.rounds.adopt else 1
-        return [round_arm(first + k) for k in range(self.rounds.count)]
+        """The adapters before that of the last round, which is the run's own."""
+        return [round_arm(number) for number in range(self.candidates.rounds)]
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -364,8 +346,6 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
         raise ConfigError(f"{source}: {first_mistake(error, RunConfig)}") from None
     except ValueError as error:  # half a character ("\ud800"), or a value that holds itself: no file could
         raise ConfigError(f"{source}: a value cannot be written down ({error})") from None
-    if config.generate.samples > 1 and config.generate.temperature == 0:
-        raise ConfigError(f"{source}: generate.samples={config.generate.samples} needs generate.temperature above 0")
     if config.train.batch_size % config.train.accumulation:
         raise ConfigError(
             f"{source}: train.accumulation={config.train.accumulation} must divide "
@@ -375,11 +355,11 @@ def check_config(values: dict[str, Any], source: str) -> RunConfig:
         raise ConfigError(f"{source}: train.optimizer=muon needs train.method=full; given: {config.train.method}")
     if "{question}" not in config.prompt.template:
         raise ConfigError(f"{source}: prompt.template must contain {{question}}; given: {config.prompt.template!r}")
-    if mistake := effort_mistake(config.prompt, config.prune.ratios):
-        raise ConfigError(f"{source}: prompt.effort{mistake}")
-    for name, section in (("rounds", config.rounds), ("evaluate", config.evaluate)):
+    for name, section in (("generate", config.generate), ("evaluate", config.evaluate)):
         if section.samples > 1 and section.temperature == 0:
             raise ConfigError(f"{source}: {name}.samples={section.samples} needs {name}.temperature above 0")
+    if mistake := effort_mistake(config.prompt, config.prune.ratios):
+        raise ConfigError(f"{source}: prompt.effort{mistake}")
     extra = config.generate.options.get("extra")
     if isinstance(extra, dict) and "chat_template_kwargs" in extra:
         raise ConfigError(
@@ -399,8 +379,18 @@ def _check_arms(config: RunConfig, source: str) -> None:
         raise ConfigError(f"{source}: evaluate.arms needs the arm original, which all others are compared with")
     for arm in config.chosen_arms():
         number = round_number(arm.weights)
-        if (arm.weights == "longer" or number) and not config.rounds.count:
-            raise ConfigError(f"{source}: arm {arm.name} needs rounds: set rounds.count above 0")
+        if (arm.weights == "longer" or number) and not config.candidates.rounds:
+            raise ConfigError(
+                f"{source}: arm {arm.name} needs rounds: "
+                "set candidates.sources={prune: {}, on_policy: {rounds: 1}}"
+            )
+        if arm.weights == "grpo" and not config.grpo.steps:
+            raise ConfigError(f"{source}: arm {arm.name} needs grpo: set grpo.steps above 0")
+        if arm.matches and not (arm.matches in config.evaluate.arms and known[arm.matches].marker):
+            raise ConfigError(
+                f"{source}: arm {arm.name} matches {arm.matches!r}, which must be one of evaluate.arms and have the "
+                "ratio in its prompt"
+            )
         folder = Path(arm.weights).expanduser()
         if "/" in arm.weights and not any((folder / f"{kind}config.json").exists() for kind in ("adapter_", "")):
             raise ConfigError(f"{source}: arm {arm.name}: {arm.weights} is no adapter folder (no adapter_config.json)")

@@ -4,8 +4,10 @@
     grade      right, wrong, or impossible to tell                       trajectories.jsonl
     score      an importance for every part of every right chain         scores.jsonl
     prune      every chain cut to its ratios, then the training rows     pruned.jsonl, train.jsonl
+    candidates the best short chain from any other source, if asked      candidates/, train.jsonl
     train      LoRA on `question <eos> ratio <eos> -> pruned chain`      adapter/
-    rounds     the same again on the model's own short chains, if asked  round-1/ ...
+    rounds     again with the tuned model's own short chains, if asked   round-1/ ...
+    grpo       reinforcement learning from there, if asked               grpo/
     controls   the adapters that it is compared with                     control-random/ ...
     calibrate  the ratio asked for -> the one to prompt with, if asked   calibration.json
     evaluate   all arms on the same problems                             eval/
@@ -18,6 +20,7 @@ objects in `tokenskip.plugins`.
 
 from __future__ import annotations
 
+from tokenskip.candidates.choose import run as candidates
 from tokenskip.evaluation.calibrate import run as calibrate
 from tokenskip.evaluation.evaluate import run as evaluate
 from tokenskip.generation.generate import run as generate
@@ -28,6 +31,7 @@ from tokenskip.report.report import run as report
 from tokenskip.run import Run
 from tokenskip.storage.store import CALIBRATION
 from tokenskip.training.controls import run as controls
+from tokenskip.training.grpo import run as grpo
 from tokenskip.training.rounds import run as rounds
 from tokenskip.training.train import run as train
 
@@ -36,8 +40,10 @@ STAGES = {
     "grade": grade,
     "score": score,
     "prune": prune,
+    "candidates": candidates,
     "train": train,
     "rounds": rounds,
+    "grpo": grpo,
     "controls": controls,
     "calibrate": calibrate,
     "evaluate": evaluate,

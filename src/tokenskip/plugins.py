@@ -1,4 +1,4 @@
-"""Names -> tasks, backends and scorers: three literal tables, and `package.module:attr` for a user's own.
+"""Names -> tasks, backends, scorers and sources: four literal tables, and `package.module:attr` for a user's own.
 
 To add one: write its file, add one line here, write its test. What a configuration names is checked before anything
 heavy loads. A plug-in's constructor is given what it names, so one that needs no loaded model never loads one.
@@ -16,7 +16,18 @@ from tokenskip.config import PromptConfig, RunConfig, TaskConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.models.loading import check_adapter, check_context, load_model, load_tokenizer, resolve_model
 from tokenskip.prompting.prompts import Prompts
-from tokenskip.types import Backend, ChecksOptions, Refuses, Scorer, Task, Trajectory
+from tokenskip.ratio import spaced
+from tokenskip.types import (
+    Ask,
+    Backend,
+    ChecksOptions,
+    Refuses,
+    Scorer,
+    Source,
+    Task,
+    TokenCounter,
+    Trajectory,
+)
 
 TASKS = {
     "embedded": "tokenskip.tasks.embedded:EmbeddedTask",
@@ -41,13 +52,23 @@ SCORERS = {
     "mist": "tokenskip.scorers.mist:Mist",
     "contrast": "tokenskip.scorers.contrast:Contrast",
 }
-
+SOURCES = {
+    "prune": "tokenskip.sources.prune:Prune",
+    "sample": "tokenskip.sources.sample:Sample",
+    "prompt": "tokenskip.sources.prompt:Prompt",
+    "skip_steps": "tokenskip.sources.skip_steps:SkipSteps",
+    "on_policy": "tokenskip.sources.on_policy:OnPolicy",
+    "rewrite": "tokenskip.sources.rewrite:Rewrite",
+}
 
 # what a constructor may ask for by name; every other argument is an option of the user's
 _FOR_BACKENDS = (
     *("model", "path", "adapter", "journal", "tokenizer", "template_kwargs", "batch_size", "device", "dtype", "seed"),
 )
 _FOR_SCORERS = ("model", "tokenizer", "render", "batch_tokens", "seed", "device", "dtype")
+_FOR_SOURCES = ("ask", "ratios", "count")
+SERVER = "server"
+"""Option of any source that asks: the model that it asks is behind this server, by options of the openai backend."""
 
 
 def load(kind: str, name: str, table: dict[str, str]) -> Any:
@@ -79,7 +100,12 @@ def load(kind: str, name: str, table: dict[str, str]) -> Any:
     return plugin
 
 
-METHODS = {"task": ("problems", "extract", "grade"), "backend": ("generate", "close"), "scorer": ("score",)}
+METHODS = {
+    "task": ("problems", "extract", "grade"),
+    "backend": ("generate", "close"),
+    "scorer": ("score",),
+    "source": ("candidates",),
+}
 """What a class of each kind has, as the protocols in `types` say."""
 
 
@@ -185,6 +211,48 @@ def _check_options(
     for option in options:
         if option not in accepted:
             raise ConfigError(f"{where}: {unknown_name('option', option, accepted)}")
+
+
+def check_sources(config: RunConfig) -> None:
+    """ConfigError when a source of `candidates.sources` is unknown, or refuses its options."""
+    for name, options in config.candidates.sources.items():
+        where = f"candidates.sources.{name}"
+        source = load("source", name, SOURCES)
+        own = {key: value for key, value in options.items() if key != SERVER}
+        if asks(name) and SERVER in options:
+            if not isinstance(options[SERVER], dict):
+                raise ConfigError(f"{where}.server holds options of the openai backend; given: {options[SERVER]!r}")
+            backend = load("backend", "openai", BACKENDS)
+            _check_options(f"{where}.server", backend, _FOR_BACKENDS, options[SERVER])
+            backend.check_options(**options[SERVER])
+        elif name == "rewrite":
+            raise ConfigError(f"{where} needs another model: set {where}={{server: {{url: ..., served: ...}}}}")
+        _check_options(where, source, _FOR_SOURCES, own if asks(name) else options)
+        try:
+            make_source(config, name)
+        except TypeError as error:  # a value of another type, where the source does not look at it first
+            raise ConfigError(f"{where}={options}: {error}") from None
+
+
+def asks(source: str) -> bool:
+    """Whether a source has a model write: its constructor names `ask`."""
+    return "ask" in inspect.signature(load("source", source, SOURCES)).parameters
+
+
+def ratios_below_one(config: RunConfig) -> list[float]:
+    """The ratios that a source may aim at: of those trained on (of a range the tenths) all below 1, long ones first."""
+    return sorted((ratio for ratio in spaced(config.prune.ratios) if ratio < 1), reverse=True)
+
+
+def make_source(config: RunConfig, name: str, ask: Ask | None = None, count: TokenCounter | None = None) -> Source:
+    """A source of `candidates.sources`, given what its constructor names: `ratios` are those trained on below 1."""
+    factory = load("source", name, SOURCES)
+    provided: dict[str, Any] = {"ask": ask, "count": count, "ratios": ratios_below_one(config)}
+    wanted = inspect.signature(factory).parameters
+    chosen = {key: value for key, value in provided.items() if key in wanted}
+    options = {key: value for key, value in config.candidates.sources[name].items() if key != SERVER}
+    made: Source = factory(**chosen, **options)
+    return made
 
 
 def needs_prompts(config: RunConfig) -> bool:

@@ -27,7 +27,7 @@ from tokenskip.config import EngineConfig, RunConfig
 from tokenskip.engine import Build, RayPool, check_engine, in_turn
 from tokenskip.errors import StageError
 from tokenskip.models.loading import load_tokenizer, resolve_model
-from tokenskip.plugins import check_backend, check_scorer, make_backend
+from tokenskip.plugins import check_backend, check_scorer, check_sources, make_backend
 from tokenskip.progress import Progress, Silent
 from tokenskip.prompting.chat_template import is_dated
 from tokenskip.prompting.prompts import Prompts
@@ -56,6 +56,7 @@ class Run:
         self.task: Task = plugins.make_task(config.task, config.prompt)
         check_backend(config)
         check_scorer(config)
+        check_sources(config)
         check_engine(config.engine)
         check_trackers(config.train.report_to)
         resolve_model(config.model.path)

@@ -23,6 +23,7 @@ HOMES = {
     "task": ("tokenskip.tasks",),
     "backend": ("tokenskip.backends",),
     "scorer": ("tokenskip.scorers",),
+    "source": ("tokenskip.sources",),
     "answer_fn": ("tokenskip.answers.compare",),
 }
 """Where our own plug-ins are. Any other module, even of ours, may do anything when it is imported or called."""
@@ -50,6 +51,9 @@ def foreign_code(config: Any) -> Iterator[tuple[str, str]]:
         name = _at(values, place)
         if isinstance(name, str) and not is_ours(kind, name):
             yield place, name
+    for name in values["candidates"]["sources"]:
+        if not is_ours("source", name):
+            yield f"candidates.sources.{name}", name
     for option, value in config.generate.options.items():
         if config.generate.backend == "vllm" and option.endswith(_VLLM_IMPORTS) and value:
             yield f"generate.options.{option}", str(value)

@@ -116,6 +116,7 @@ class Prompt:
 
     `prefill` is text that the assistant's turn already begins with (a forced answer, say). `seed` is that of this
     completion alone where it is sampled: the same whatever else is in the batch, and another for every sample.
+    `template_kwargs` are arguments of the chat template beside the recipe's.
     """
 
     messages: tuple[Message, ...]
@@ -124,6 +125,7 @@ class Prompt:
     prefill: str = ""
     max_new_tokens: int | None = None
     seed: int | None = None
+    template_kwargs: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +229,47 @@ class Scorer(Protocol):
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[Scores]:
         """One `Scores` a trajectory, in the same order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a source of candidates has a model write: the answer to the question of `chain`, or to `content`.
+
+    `system`, `instruction` and `shots` (question, chain, answer of worked examples) are said around the question; the
+    assistant's turn begins with `prefill`. `sample` tells apart the requests of one question.
+    """
+
+    chain: Trajectory
+    content: str | None = None
+    ratio: float = 1.0
+    instruction: str = ""
+    system: str = ""
+    shots: tuple[tuple[str, str, str], ...] = ()
+    prefill: str = ""
+    temperature: float = 0.0
+    top_p: float = 1.0
+    sample: int = 0
+
+
+class Ask(Protocol):
+    """A model that a source of candidates may ask."""
+
+    def __call__(self, requests: Sequence[Sequence[Request]]) -> list[list[Completion]]:
+        """One completion a request (its prefill in front), for the requests of each chain."""
+        ...
+
+
+class Source(Protocol):
+    """Where shorter chains come from: a finished chain -> candidates, which the stage checks and chooses from.
+
+    The chain's answer may be wrong (`dropped` says so): what is made from such a chain would be wrong as well.
+    """
+
+    name: str
+
+    def candidates(self, chains: Sequence[Trajectory]) -> list[list[Completion | Pruned]]:
+        """The candidates of each chain: what a model wrote (chain and answer), or a cut of the chain itself."""
         ...
 
 

@@ -12,6 +12,7 @@ from tokenskip.backends._journal import Journal
 from tokenskip.backends.hf import HfBackend, _row_sampler, _uniforms
 from tokenskip.config import load_recipe
 from tokenskip.evaluation.evaluate import answering, timing
+from tokenskip.evaluation.shorten import Item
 from tokenskip.generation.generate import ask, repeat
 from tokenskip.models.loading import load_model, load_tokenizer
 from tokenskip.pipeline import Run
@@ -80,13 +81,13 @@ def test_what_comes_from_the_journal_has_no_time(tmp_path: Path, model_folder: P
 
         def close(self) -> None: ...
 
-    problems = [Problem(id=id, question="1?", gold="1") for id in "abc"]
+    items = [Item(Problem(id=id, question="1?", gold="1")) for id in "abc"]
     config = load_recipe(None, [f"model.path={model_folder}"])
     with Run(tmp_path / "run", config) as run:
         backend = Resumed()
         run._backends["base"] = backend  # type: ignore[assignment]
         original = config.known_arms()["original"]
         for backend.first, n_batched, n_single in ((True, 0, 0), (False, 1, 2)):
-            rows, times = answering(run, original, 1.0)([(problem, None) for problem in problems])
+            rows, times = answering(run, original, 1.0)(items)
             assert (len(rows), len(times)) == (3, n_batched)
-            assert len(timing(run, original, 1.0)(problems)) == n_single
+            assert len(timing(run, original, 1.0)(items)) == n_single

@@ -173,14 +173,15 @@ def test_the_loop_shows_what_is_there() -> None:
     assert "No asked ratio can be reached." in loop.page(results | {"calibration": nothing})
     assert "refused: ratio 0.15 is outside" in text
     assert "on-policy" not in text
-    counts = {"sampled": 800, "correct": 700, "near": 600, "kept": 400}
+    counts = {"candidates": 800, "right": 700, "near": {"0.5": 600}, "won": {"0.5": 400}}
     rows = variant("base", "Base", 800, (0.51, 0.6, 0.7, 0.9, 0.8), None)["rows"]
     longer = [{**row, "arm": "tokenskip_longer", "to_first": {"difference": 0.1, "low": 0.05, "high": 0.15}}
               for row in rows]  # fmt: skip
-    rounds = [{"round": 1, "train_tokens": 1, "by_ratio": {"0.5": counts}}]
-    settings = loop.ROUNDS.model_dump()
+    rounds = [{"round": 1, "train_tokens": 1, **counts}]
+    settings = loop.ROUND.model_dump()
     text = loop.page({"calibration": None, "rounds": rounds, "rows": rows + longer, "settings": settings})
-    assert "| 0.5 | 800 | 700 | 600 | 400 |" in text
+    assert "800 chains, 700 of them right" in text
+    assert "| 0.5 | 600 | 400 |" in text
     assert "| `tokenskip_longer` | 0.5 | **+10.0 [+5.0, +15.0]** |" in text
     assert "Calibration" not in text
 

@@ -15,6 +15,7 @@ import headline
 import loop
 import paper_page
 import pytest
+import quantised
 import scorers_page
 import scoring_page
 from pages import RESULTS, fill
@@ -79,7 +80,9 @@ def test_the_readme_takes_the_headline_results() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [paper_page, ablations_page, scorers_page, scoring_page, loop], ids=lambda page: str(page.__name__)
+    "page",
+    [paper_page, ablations_page, scorers_page, scoring_page, loop, quantised],
+    ids=lambda page: str(page.__name__),
 )
 def test_a_page_of_results_is_what_its_script_makes_of_the_numbers(page: ModuleType) -> None:
     name = page.__name__.removesuffix("_page")
@@ -109,6 +112,10 @@ def test_the_examples_of_contributing_work() -> None:
         ("a", 1.0), ("longer", 36.0), ("word", 16.0),
     ]  # fmt: skip
     assert made["OneByOne"](None, None).generate([], Sampling()) == []
+    asked: list[Any] = []
+    source = made["InNotes"](lambda requests: asked.extend(requests) or [[] for _ in requests], words=9)
+    assert source.candidates([one, one]) == [[], []]
+    assert [request.instruction for [request] in asked] == ["In notes of at most 9 words, please."] * 2
 
 
 def test_the_recipe_of_the_readme_is_valid(tmp_path: Path) -> None:

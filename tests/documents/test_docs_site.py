@@ -85,8 +85,10 @@ def test_python_blocks_run(page: str) -> None:
             for shown, real in stands_for.items():
                 block = block.replace(shown, real)
             exec(compile(block, page, "exec"), made)
-    asks = "extra_body" in TEXTS[page]
-    assert [body["chat_template_kwargs"] for body in server.bodies] == [{"compression_ratio": "0.6"}] * asks
+    kwargs = [body["chat_template_kwargs"] for body in server.bodies if "reasoning_effort" not in body]
+    assert kwargs == [{"compression_ratio": "0.6"}] * ("extra_body" in TEXTS[page])
+    words = [body["reasoning_effort"] for body in server.bodies if "reasoning_effort" in body]
+    assert words == ["low"] * ('reasoning_effort="low"' in TEXTS[page])
 
 
 @pytest.mark.parametrize(("page", "line"), DRY_RUNS)

@@ -16,6 +16,7 @@ from tokenskip.config import check_config, load_recipe
 from tokenskip.errors import ConfigError, RunError
 from tokenskip.evaluation.comparisons import headline_rows
 from tokenskip.evaluation.schema import load_results
+from tokenskip.prompting.terse import spelled
 from tokenskip.report.tables import markdown_table
 from tokenskip.report.text import summary
 from tokenskip.run import Run
@@ -33,12 +34,14 @@ def test_the_papers_prompts_word_for_word() -> None:
     assert ARMS["prompt_only_numbers"].instruction == "Only use numbers or equations."
     assert ARMS["prompt_abbreviate"].instruction == "Abbreviate words as much as possible."
     half = "Please reduce 50% of the words in your Chain-of-Thought process."
-    assert ARMS["prompt_lc"].instruction_at(0.5) == ARMS["tokenskip_prompt"].instruction_at(0.5) == half
+    assert (
+        spelled(ARMS["prompt_lc"].instruction, 0.5, 0) == spelled(ARMS["tokenskip_prompt"].instruction, 0.5, 0) == half
+    )
 
 
 @pytest.mark.parametrize(("ratio", "percent"), [(0.9, "10"), (0.7, "30"), (0.55, "45"), (0.325, "67.5")])
 def test_the_percentage_is_what_is_left_out(ratio: float, percent: str) -> None:
-    assert f"reduce {percent}% of" in ARMS["prompt_lc"].instruction_at(ratio)
+    assert f"reduce {percent}% of" in spelled(ARMS["prompt_lc"].instruction, ratio, 0)
 
 
 def test_rows_that_say_nothing_are_left_out() -> None:
@@ -64,6 +67,8 @@ def test_what_an_arm_is_follows_from_its_fields() -> None:
     assert kinds["marker_only"] == kinds["random"] == ("control", "ratio")
     assert kinds["truncation_forced"] == ("control", "truncation")
     assert kinds["full_chain"] == ("control", "nothing")
+    assert kinds["prompt_draft"] == kinds["prompt_budget"] == kinds["effort_low"] == ("control", "instruction")
+    assert kinds["random_matched"] == ("control", "deletion")
     assert Arm(name="a", weights="runs/other/adapter").role == "method"
     assert Arm(name="a", weights="runs/other/adapter", role="control").role == "control"
     assert Arm.model_validate({"name": "a", "dial": True, "marker": True}).per_ratio, "the old spelling"
@@ -83,12 +88,20 @@ def test_the_default_costs_what_it_did() -> None:
     [
         ({"tokenskip": {}}, "arm 'tokenskip' is built in: choose another name"),
         ({"a-b": {}}, "evaluate.define.a-b.name"),
-        ({"a": {"instruction": "{p}%"}}, "arm a: marker, cut and {p} need a ratio: set per_ratio: true"),
+        (
+            {"a": {"instruction": "{p}%"}},
+            "arm a: marker, cut, matches, {p} and {budget} need a ratio: set per_ratio: true",
+        ),
+        ({"a": {"terse": "budget"}}, "arm a: marker, cut, matches, {p} and {budget} need a ratio"),
+        ({"a": {"terse": "brief"}}, "arm a: unknown terse 'brief': allowed are abbreviate"),
+        ({"a": {"terse": "draft", "instruction": "x"}}, "arm a: terse is an instruction by name: give one of"),
+        ({"a": {"matches": "tokenskip", "per_ratio": True, "cut": True}}, "arm a: matches shortens the original's own"),
+        ({"a": {"matches": "tokenskip", "per_ratio": True}}, "arm a matches 'tokenskip', which must be one of"),
         ({"a": {"cut": True, "per_ratio": True, "marker": True}}, "arm a: cut shortens the original's own chains"),
         ({"a": {"forced": True}}, "arm a: forced needs cut: true"),
         ({"a": {"weights": "best"}}, "arm a: unknown weights 'best': allowed are base, tokenskip, random, full_chain"),
         ({"a": {"weights": "no/such"}}, "arm a: no/such is no adapter folder"),
-        ({"a": {"weights": "round_1", "per_ratio": True}}, "arm a needs rounds: set rounds.count above 0"),
+        ({"a": {"weights": "round_1", "per_ratio": True}}, "arm a needs rounds: set candidates.sources="),
         ({"a": {"calibrated": True}}, "arm a: calibrated needs weights: tokenskip and marker: true"),
         ({"a": {"instuction": "x"}}, "unknown key 'evaluate.define.a.instuction' (did you mean"),
         ({"a": {"length": "short"}}, "evaluate.define.a.length"),

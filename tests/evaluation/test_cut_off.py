@@ -11,6 +11,7 @@ from tokenskip import pipeline
 from tokenskip.arms import ARMS
 from tokenskip.config import PromptConfig, TaskConfig, load_recipe
 from tokenskip.evaluation.evaluate import answering
+from tokenskip.evaluation.shorten import Item
 from tokenskip.generation.generate import trajectory_of
 from tokenskip.generation.grade import grade_trajectory
 from tokenskip.storage.store import trajectory_from_row
@@ -63,7 +64,7 @@ def test_an_original_that_failed_is_not_cut_off_and_an_answer_is_not_asked_for_t
         rambling = original("Well, then. " * 80 + "\n\nThe final answer is 4.", "stop")
         for name in ("truncation", "truncation_forced"):
             work = answering(run, ARMS[name], 0.5)
-            rows, times = work([(problem, one) for one in (failed, answered, rambling)])
+            rows, times = work([Item(problem, one) for one in (failed, answered, rambling)])
             found = [trajectory_from_row(row) for row in rows]
             assert times == []
             assert (found[0].finish, found[0].dropped) == ("error", "backend error: no reply")

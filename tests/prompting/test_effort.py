@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import make_tokenizer
+from jinja2 import Environment, nodes
 
 from tokenskip.config import PromptConfig, check_config
 from tokenskip.errors import ConfigError, ModelError
 from tokenskip.prompting.chat_template import TemplateSettings, add_ratio_control, set_effort, set_ratio_map
 from tokenskip.prompting.effort import WORDS, check_effort, parse_effort, read_effort
 from tokenskip.prompting.prompts import Prompts
-from tokenskip.ratio import RatioMap
+from tokenskip.ratio import RatioMap, RatioRange
 
 ASK = [{"role": "user", "content": "How many?"}]
 MAP = {"low": 0.5, "medium": 0.7, "high": 1.0}
@@ -64,6 +66,17 @@ def test_a_map_is_replaced_taken_out_and_kept(mapped: Any) -> None:
     mapped.chat_template = calibrated
     assert render(mapped, reasoning_effort="medium") == render(mapped, compression_ratio=0.7), "through the map"
     assert set_ratio_map(calibrated, None) == before
+
+
+def test_every_engine_has_the_filters_of_the_control() -> None:
+    """llama.cpp's engine has no `round`, for one; the tests on a real server compare the bytes."""
+    made = [add_ratio_control(make_tokenizer(), settings=TRAINED).chat_template]
+    of_range = TemplateSettings(ratios=RatioRange(0.3, 1.0), decimals=2, date=datetime.date(2024, 7, 5))
+    made += [add_ratio_control(make_tokenizer(), settings=of_range).chat_template, set_effort(made[0], MAP)]
+    made += [set_ratio_map(made[0], RatioMap(((0.45, 0.5), (0.95, 0.9)), steps=steps)) for steps in (False, True)]
+    for template in made:
+        used = {node.name for node in Environment().parse(template).find_all(nodes.Filter)}
+        assert used <= {"float", "int", "string", "replace"}
 
 
 def test_a_ratio_that_the_template_cannot_write_is_refused() -> None:

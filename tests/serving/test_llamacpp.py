@@ -161,7 +161,14 @@ def templates() -> dict[str, str]:
     return made
 
 
-@pytest.mark.parametrize("name", [*templates()])
+KINDS = ("anything", "list", "strict", "range", "strict range", "arguments", "date", "map", "steps", "effort")
+
+
+def test_every_kind_of_control_is_rendered() -> None:
+    assert tuple(templates()) == KINDS
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_its_engine_renders_what_transformers_renders(name: str, gguf: Path, tmp_path: Path) -> None:
     """Every ratio, word and turn: the same bytes, or both refuse."""
     template, tokenizer = templates()[name], load_tokenizer(ModelConfig())

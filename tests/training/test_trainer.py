@@ -211,7 +211,7 @@ def test_what_is_trained_is_kept_in_float32(
     monkeypatch.setattr(train, "pick_device", lambda _: device)
     monkeypatch.setattr(train, "has_bf16", lambda _: True)
     config = check_config({"model": {"dtype": dtype}, "train": {"method": method}}, "test")
-    assert train._placed(config).dtype == weights
+    assert train.placed(config).dtype == weights
     assert train.uses_bf16(config.model) == bf16
     wide = config.model.model_copy(update={"dtype": "auto"})
     monkeypatch.setattr(train, "model_width", lambda _: 576)

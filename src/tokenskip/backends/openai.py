@@ -40,7 +40,7 @@ GIVE_UP_AFTER = 8
 Served = str | Mapping[str, str] | None
 _Keyed = tuple[str, Prompt, Sampling, int]
 """A prompt with its key in the journal, its sampling and its place in the window."""
-WEIGHTS = ("base", "adapter", "control", "full_chain", "longer")
+WEIGHTS = ("base", "adapter", "control", "full_chain", "longer", "preference", "grpo")
 _SERVED_AS = {"tokenskip": "adapter", "random": "control"}
 
 
@@ -135,7 +135,7 @@ class OpenAIBackend:
         if "/" in arm.weights:
             return f"a server cannot be asked to load {arm.weights}"
         weights = _SERVED_AS.get(arm.weights, arm.weights)
-        asks = arm.forced or not arm.cut
+        asks = arm.forced or not arm.cut  # a chain that is cut is read, not asked for
         return _not_served(weights) if asks and weights not in _served_names(path, served) else None
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
@@ -290,7 +290,7 @@ class OpenAIBackend:
 
     def _chat_payload(self, prompt: Prompt, sampling: Sampling, i: int) -> dict[str, Any]:
         payload = {**self._common(prompt, sampling, i), "messages": list(prompt.messages)}
-        if kwargs := {**self.template_kwargs, **ratio_kwargs(prompt.ratio)}:
+        if kwargs := {**self.template_kwargs, **dict(prompt.template_kwargs), **ratio_kwargs(prompt.ratio)}:
             given = payload.get("chat_template_kwargs", {})
             unmapped = self._unmapped if prompt.ratio != 1 else {}
             payload["chat_template_kwargs"] = {**given, **kwargs, **unmapped}
@@ -346,9 +346,8 @@ def _weights_of(adapter: Path | None) -> str:
     folder = adapter.absolute().parent.name
     if folder.startswith("round-"):
         return folder.replace("-", "_")
-    return {"control-random": "control", "control-full-chain": "full_chain", "control-longer": "longer"}.get(
-        folder, "adapter"
-    )
+    names = {"control-random": "control", "control-full-chain": "full_chain", "control-longer": "longer"}
+    return {**names, "control-preference": "preference", "grpo": "grpo"}.get(folder, "adapter")
 
 
 def _served_names(path: str, served: Served) -> dict[str, str]:

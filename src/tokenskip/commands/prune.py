@@ -65,7 +65,7 @@ def prune(
 ) -> None:
     """Stages 4 and 5: prune the chains of a run and build its training rows, or prune a file of your own."""
     if source.is_dir():
-        run_stage("prune", share_scores(source, into, set_ or []) if into else source, None, set_)
+        run_stage("prune", share_scores(source, into, set_ or []) if into else source, None, set_, then="candidates")
         return
     if into:
         raise ConfigError(f"--into goes with a run folder; for the file {source} give -o OUT.jsonl")

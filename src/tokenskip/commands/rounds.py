@@ -6,5 +6,5 @@ from tokenskip.commands.console import RunDir, Set, run_stage
 
 
 def rounds(run_dir: RunDir, set_: Set = None) -> None:
-    """Stage 6b: train again on the tuned model's own short correct chains (--set rounds.count=1)."""
+    """Stage 6b: train again on the tuned model's own short correct chains (source on_policy)."""
     run_stage("rounds", run_dir, None, set_, then="controls")

@@ -6,34 +6,46 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
+from pathlib import Path
 
 from tokenskip.answers.thoughts import closing
 from tokenskip.arms import ORIGINAL, label, round_number, rows_of
+from tokenskip.candidates.choose import load_info
+from tokenskip.candidates.settings import ON_POLICY
 from tokenskip.config import RunConfig
 from tokenskip.errors import StageError
 from tokenskip.evaluation.comparisons import headline, main_arm, monotone, pareto
-from tokenskip.evaluation.evaluate import full_cap, read_arm, read_timings
+from tokenskip.evaluation.evaluate import read_arm, read_timings
 from tokenskip.evaluation.metrics import summarise_arm
 from tokenskip.evaluation.schema import (
     SCHEMA,
     ArmResult,
+    ChosenChain,
+    ChosenChains,
     FunnelStep,
     Output,
+    Pool,
+    PoolSource,
     Results,
     Round,
+    RoundRatio,
     Sample,
     ShownProblem,
 )
+from tokenskip.evaluation.shorten import full_cap
 from tokenskip.evaluation.warnings import warnings
 from tokenskip.evaluation.word_importance import word_levels
 from tokenskip.storage.store import (
     ADAPTER,
+    CHOSEN,
     EVAL,
     PRUNED,
     RESULTS,
     SCORES,
     TRAIN,
+    Row,
     RunFolder,
     read_manifest,
     read_rows,
@@ -67,6 +79,7 @@ def write_results(folder: RunFolder) -> Results:
     arms = _arms(folder, rows)
     steps = funnel(folder)
     problems = _problems(arms, rows)
+    pool, chosen = _pool(folder)
     results = Results(
         schema_version=SCHEMA,
         run=config.name,
@@ -81,10 +94,12 @@ def write_results(folder: RunFolder) -> Results:
         monotone=monotone(arms),
         matched=tuple(pareto(arms)),
         rounds=tuple(_rounds(folder, arms)),
+        pool=pool,
+        chosen=chosen,
         samples=tuple(_samples(folder)),
         problems=tuple(problems),
         word_levels=_word_levels(folder, problems),
-        warnings=(*warnings(arms), *_data_warnings(folder, steps)),
+        warnings=(*warnings(arms), *_data_warnings(folder, steps, pool)),
     )
     write_atomically(folder.file(RESULTS), results.to_json())
     return results
@@ -136,27 +151,75 @@ def _closing(config: RunConfig) -> Callable[[str], bool] | None:
     return (lambda output: closing(output, tags) is not None) if config.prompt.answer == "think" else None
 
 
-def _data_warnings(folder: RunFolder, steps: Sequence[FunnelStep]) -> list[str]:
-    """Whether the fine-tuning was too short for the ratio to mean anything; `steps` of the funnel."""
+def _data_warnings(folder: RunFolder, steps: Sequence[FunnelStep], pool: Pool | None) -> Iterator[str]:
+    """Too short a fine-tuning for the ratio to mean anything; a source or a ratio that came to nothing."""
     rows = next((step.count for step in steps if step.reason == "training rows"), None)
     few = few_steps(rows, folder.config.train) if rows and folder.file(ADAPTER).exists() else None
-    return [f"{few}."] if few else []
+    if few:
+        yield f"{few}."
+    for source in pool.sources if pool else ():
+        if not any(source.near.values()):
+            yield (
+                f"The source {source.source} has no candidate near any ratio ({source.right:,} right of "
+                f"{source.candidates:,}): nothing of it is trained on."
+            )
+    for ratio in pool.missing if pool else ():
+        if pool and not pool.rows[ratio]:
+            yield f"No candidate came near the ratio {ratio}: it is not trained."
 
 
 def _rounds(folder: RunFolder, arms: Sequence[ArmResult]) -> Iterator[Round]:
     """Every on-policy round: what was sampled and kept at each ratio, and how its adapter then did on the test."""
     measured = ("n", "accuracy", "accuracy_low", "accuracy_high", "cot_tokens_mean", "achieved_ratio", "ratio_error")
-    adopted = folder.config.rounds.count if folder.config.rounds.adopt else None
     for info in round_infos(folder):
         of_round = [arm for arm in arms if round_number(arm.weights) == info["round"]]
-        if info["round"] == adopted:
+        if info["round"] == folder.config.candidates.rounds:
             main = main_arm(arms)
             of_round = [arm for arm in arms if arm.arm == main]
-        by_ratio = {ratio: dict(counts) for ratio, counts in info["by_ratio"].items()}
+        own = info["sources"][ON_POLICY]
+        by_ratio: dict[str, Row] = {ratio: {"near": n, "kept": own["won"][ratio]} for ratio, n in own["near"].items()}
         for arm in of_round:
             by_ratio.setdefault(str(arm.ratio), {}).update({key: getattr(arm, key) for key in measured})
-        name = of_round[0].arm if of_round else None
-        yield Round.model_validate({**info, "arm": name, "by_ratio": by_ratio})
+        yield Round(
+            round=info["round"],
+            arm=of_round[0].arm if of_round else None,
+            sampled=own["candidates"],
+            correct=own["right"],
+            near=sum(own["near"].values()),
+            kept=sum(own["won"].values()),
+            train_tokens=info["train_tokens"],
+            by_ratio={ratio: RoundRatio.model_validate(row) for ratio, row in by_ratio.items()},
+        )
+
+
+def _pool(folder: RunFolder) -> tuple[Pool | None, tuple[ChosenChains, ...]]:
+    """What the last training had to choose from, and a few questions with all that it chose."""
+    last = [f"round-{number}/" for number in range(folder.config.candidates.rounds, 0, -1)] + [""]
+    place = next((place for place in last if folder.file(f"{place}{CHOSEN}").exists()), None)
+    if place is None:
+        return None, ()
+    info = load_info(folder.file(f"{place}{CHOSEN}"))
+    sources = [PoolSource(source=source, **counts) for source, counts in info["sources"].items()]
+    pool = Pool(sources=tuple(sources), **{key: info[key] for key in Pool.model_fields if key != "sources"})
+    return pool, tuple(_chosen(folder.file(f"{place}{TRAIN}")))
+
+
+def _chosen(train_file: Path) -> list[ChosenChains]:
+    """Of the first questions those with the most sources, each with the chains that it is trained on."""
+    shown = []
+    for id, group in islice(groupby(read_rows(train_file), itemgetter("id")), 64):
+        rows = list(group)
+        chains = [
+            ChosenChain(
+                ratio=row["ratio"],
+                source=row.get("source", "whole"),
+                achieved_ratio=row["achieved_ratio"],
+                text=shortened(row["completion"][0]["content"], SAMPLE_CHARS),
+            )
+            for row in rows
+        ]
+        shown.append(ChosenChains(id=id, question=rows[0]["prompt"][-1]["content"], chains=tuple(chains)))
+    return sorted(shown, key=lambda question: -len({chain.source for chain in question.chains}))[:N_SAMPLES]
 
 
 def funnel(folder: RunFolder) -> list[FunnelStep]:

@@ -154,8 +154,46 @@ class RoundRatio(Record):
     ratio_error: float | None = None
 
 
+class PoolSource(Record):
+    """What became of a source's candidates; by ratio, how many were near it and how many are trained on."""
+
+    source: str
+    candidates: Count
+    right: Count
+    near: dict[str, Count]
+    won: dict[str, Count]
+
+
+class Pool(Record):
+    """Of all candidates the ones to train on: see `tokenskip.candidates.choose`."""
+
+    prefer: str
+    tolerance: float
+    questions: Count
+    rows: dict[str, Count] = Field(description="ratio -> training rows")
+    missing: dict[str, Count] = Field(description="ratio -> questions without a candidate near it")
+    sources: tuple[PoolSource, ...]
+
+
+class ChosenChain(Record):
+    """A chain that is trained on."""
+
+    ratio: float
+    source: str = Field(description="whole: the untouched model's own chain")
+    achieved_ratio: Tokens
+    text: str
+
+
+class ChosenChains(Record):
+    """The chains that one question is trained on, side by side."""
+
+    id: str
+    question: str
+    chains: tuple[ChosenChain, ...]
+
+
 class Round(Record):
-    """An on-policy round: chains sampled, right, near their ratio, kept; CoT tokens of its training rows."""
+    """An on-policy round: chains sampled, right, near a ratio, kept; CoT tokens of its training rows."""
 
     round: Count
     arm: str | None = Field(description="the arm that has its adapter; null where none was evaluated")
@@ -213,6 +251,8 @@ class Results(Record):
     monotone: dict[str, bool] = Field(description="arm -> its chains never get shorter as the ratio grows")
     matched: tuple[Matched, ...]
     rounds: tuple[Round, ...]
+    pool: Pool | None = Field(None, description="null where pruned chains alone are trained on")
+    chosen: tuple[ChosenChains, ...] = ()
     samples: tuple[Sample, ...]
     problems: tuple[ShownProblem, ...]
     word_levels: dict[str, int] = Field(description="word -> 0 (least important fifth) to 4")

@@ -344,7 +344,13 @@ def _check_control(tokenizer: Any, delimiter: str, decimals: int | None) -> None
 
 
 def render(
-    tokenizer: Any, messages: Sequence[Message], ratio: float, template: str | None = None, *, trial: bool = False
+    tokenizer: Any,
+    messages: Sequence[Message],
+    ratio: float,
+    template: str | None = None,
+    *,
+    trial: bool = False,
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> str:
     """The rendered prompt, by the tokenizer's template or another; ModelError with its own words when it refuses.
 
@@ -353,8 +359,9 @@ def render(
     from jinja2 import TemplateError
 
     def apply() -> str:
+        kwargs = {**(template_kwargs or {}), **ratio_kwargs(ratio)}
         text: str = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=False, chat_template=template, **ratio_kwargs(ratio)
+            list(messages), add_generation_prompt=True, tokenize=False, chat_template=template, **kwargs
         )
         return text
 

@@ -6,7 +6,7 @@ A prompt is the question in the recipe's words, rendered by the model's chat tem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from tokenskip.prompting.chat_template import (
 from tokenskip.prompting.chat_template import ratio_kwargs as ratio_kwargs
 from tokenskip.ratio import read as read_map
 from tokenskip.ratio import spell
-from tokenskip.types import Message, Prompt
+from tokenskip.types import Completion, Message, Prompt
 
 
 class Prompts:
@@ -61,13 +61,15 @@ class Prompts:
                 "set prompt.answer to trigger or boxed, or switch thinking on (prompt.template_kwargs)"
             )
 
-    def messages(self, question: str, instruction: str = "") -> tuple[Message, ...]:
-        """The chat turns of a question; `instruction` follows it, as prompt-only baselines do."""
-        return chat_turns(self.config, question, instruction)
+    def messages(self, question: str, instruction: str = "", **around: Any) -> tuple[Message, ...]:
+        """The chat turns of a question; see `chat_turns`."""
+        return chat_turns(self.config, question, instruction, **around)
 
-    def text(self, messages: Sequence[Message], ratio: float = 1.0) -> str:
+    def text(
+        self, messages: Sequence[Message], ratio: float = 1.0, template_kwargs: Mapping[str, Any] | None = None
+    ) -> str:
         """The rendered prompt, up to and including the beginning of the assistant's turn."""
-        return render(self.tokenizer, messages, ratio, self.template)
+        return render(self.tokenizer, messages, ratio, self.template, template_kwargs=template_kwargs)
 
     def served_by(self, folder: Path) -> Prompts:
         """The same prompts as a server renders them by the template that was saved with an adapter, if it is ours.
@@ -106,12 +108,35 @@ class Prompts:
             self.tokenizer.chat_template = exact
 
     def prompt(
-        self, question: str, ratio: float = 1.0, *, instruction: str = "", prefill: str = "", cap: int | None = None
+        self,
+        question: str,
+        ratio: float = 1.0,
+        *,
+        instruction: str = "",
+        system: str = "",
+        shots: Sequence[tuple[str, str]] = (),
+        prefill: str = "",
+        cap: int | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> Prompt:
         """A prompt with the token ids that are the same in training and inference."""
-        messages = self.messages(question, instruction)
-        ids = self.ids(self.text(messages, ratio)) + (self.ids(prefill) if prefill else [])
-        return Prompt(messages=messages, ratio=ratio, token_ids=tuple(ids), prefill=prefill, max_new_tokens=cap)
+        messages = self.messages(question, instruction, system=system, shots=shots)
+        ids = self.ids(self.text(messages, ratio, template_kwargs)) + (self.ids(prefill) if prefill else [])
+        return Prompt(
+            messages=messages,
+            ratio=ratio,
+            token_ids=tuple(ids),
+            prefill=prefill,
+            max_new_tokens=cap,
+            template_kwargs=tuple((template_kwargs or {}).items()),
+        )
+
+    def with_prefill(self, prompt: Prompt, completion: Completion) -> Completion:
+        """The completion with what the assistant's turn was made to begin with."""
+        if not prompt.prefill or completion.error:
+            return completion
+        n_tokens = completion.n_tokens + len(self.ids(prompt.prefill))
+        return replace(completion, text=prompt.prefill + completion.text, n_tokens=n_tokens)
 
     def ids(self, text: str) -> list[int]:
         """Token ids of text that is rendered already: nothing is added."""
@@ -131,18 +156,38 @@ class Prompts:
         }[self.config.answer]
 
 
-def chat_turns(config: PromptConfig, question: str, instruction: str = "") -> tuple[Message, ...]:
-    """The chat turns of a question; `instruction` follows it."""
-    content = config.template.replace("{question}", question)
-    if instruction:
-        content = f"{content} {instruction}"
-    system = ({"role": "system", "content": config.system},) if config.system else ()
-    return (*system, {"role": "user", "content": content})
+def chat_turns(
+    config: PromptConfig,
+    question: str,
+    instruction: str = "",
+    *,
+    system: str = "",
+    shots: Sequence[tuple[str, str]] = (),
+) -> tuple[Message, ...]:
+    """The chat turns of a question; `instruction` follows it, as prompt-only baselines do.
+
+    `system` follows the recipe's own. `shots` are earlier turns, asked in the same words: (question, answer)
+    of worked examples.
+    """
+
+    def asked(question: str) -> Message:
+        content = config.template.replace("{question}", question)
+        return {"role": "user", "content": f"{content} {instruction}" if instruction else content}
+
+    said = "\n".join(filter(None, (config.system, system)))
+    first = ({"role": "system", "content": said},) if said else ()
+    earlier = [turn for shot in shots for turn in (asked(shot[0]), {"role": "assistant", "content": shot[1]})]
+    return (*first, *earlier, asked(question))
 
 
 def prompt_kwargs(config: PromptConfig, ratio: float = 1.0) -> dict[str, Any]:
     """The chat-template arguments of a prompt, as servers and training data pass them."""
     return {**config.template_kwargs, **ratio_kwargs(ratio)}
+
+
+def worked(config: PromptConfig, shots: Sequence[tuple[str, str, str]]) -> tuple[tuple[str, str], ...]:
+    """Worked examples (question, chain, answer) as turns whose answer has the recipe's format."""
+    return tuple((question, chain + example_answer(config, answer)) for question, chain, answer in shots)
 
 
 def closing_tag(config: PromptConfig) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from itertools import pairwise
 
-from tokenskip.config import PruneConfig
+from tokenskip.config import PruneConfig, RunConfig
 from tokenskip.errors import StageError
 from tokenskip.pruning.chain import Chain, prune_chain_many, whole
 from tokenskip.types import HasOffsets, Pruned, Scores, TokenCounter, Trajectory
@@ -130,6 +130,17 @@ def prune_trajectory(
     assert thresholds is not None, "cut 'corpus' needs the thresholds of corpus_thresholds"
     cuts = [prune_at(trajectory.cot, scores, ratio, thresholds[ratio], counter, config) for ratio in ratios]
     return replace(trajectory, pruned=tuple(cuts))
+
+
+def ratios_of(trajectory: Trajectory, config: RunConfig) -> tuple[float, ...]:
+    """The ratios that a chain is trained on: all, or those that are drawn for it."""
+    settings, ratios = config.prune, config.prune.ratios
+    if settings.per_trajectory == "all":
+        return ratios
+    key = trajectory.id if not trajectory.sample else f"{trajectory.id}\0{trajectory.sample}"
+    if settings.per_trajectory == "one":
+        return (draw_ratio(key, ratios, config.seed),)
+    return draw_ratios(key, ratios, config.seed, settings.rows_per_chain)
 
 
 def draw_ratio(trajectory_id: str, ratios: Sequence[float], seed: int) -> float:

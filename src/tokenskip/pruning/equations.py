@@ -10,6 +10,7 @@ clause say, so it is only the original's if those words are there as well.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -25,7 +26,7 @@ from tokenskip.pruning.vocabulary import (
     UNSPACED_OPERATORS,
 )
 
-__all__ = ["Equation", "check_pruned", "equations", "holds_by_itself", "value"]
+__all__ = ["Equation", "check_pruned", "check_written", "equations", "holds_by_itself", "value"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +104,27 @@ def check_pruned(original: str, pruned: str) -> str | None:
     so do the words of its clause where it does not hold by its numbers ("half of 48 = 24"). `a = c` is stated by
     `a = b = c`. A false equation that the original states in the same words passes: it is not the pruner's fault.
     """
-    if not may_state(pruned):
-        return None
+    return next(_unlike(original, pruned), None)
+
+
+def check_written(original: str, written: str) -> str | None:
+    """Why a chain that a model wrote must not be trained on, or None: it states a false equation of its own.
+
+    New ones that hold are another way to the same answer; `original` excuses what it says in the same words.
+    """
+    return next((reason for reason in _unlike(original, written) if reason.startswith("false")), None)
+
+
+def _unlike(original: str, text: str) -> Iterator[str]:
+    """What `text` states and `original` does not."""
+    if not may_state(text):
+        return
     stated = _stated(original)
-    for statement in statements(pruned):
+    for statement in statements(text):
         equation = statement.equation
         originals = stated.get(equation, ())
         if not any(_says_the_same(statement, other) for other in originals):
-            return f"{'false' if equation.holds is False else 'new'} equation '{equation}'"
-    return None
+            yield f"{'false' if equation.holds is False else 'new'} equation '{equation}'"
 
 
 def _says_the_same(pruned: Statement, original: Statement) -> bool:

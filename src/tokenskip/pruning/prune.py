@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tokenskip.candidates.settings import PRUNE
 from tokenskip.engine import Work
-from tokenskip.pruning.corpus import corpus_thresholds, draw_ratio, draw_ratios, prune_trajectory
+from tokenskip.pruning.corpus import corpus_thresholds, prune_trajectory, ratios_of
 from tokenskip.pruning.score import need_correct
 from tokenskip.run import Run
 from tokenskip.storage.store import PRUNED, SCORES, TRAIN, Row, pruned_row, write_rows
@@ -23,9 +24,15 @@ WINDOW = 256
 
 
 def run(run: Run) -> None:
-    """Stages 4 and 5. Raises StageError when there is no correct trajectory, or one without scores."""
+    """Stages 4 and 5. Raises StageError when there is no correct trajectory, or one without scores.
+
+    With other sources of candidates beside it, the stage candidates writes the training rows.
+    """
+    if PRUNE not in run.config.candidates.sources:
+        return
     prune_chains(run)
-    write_dataset(run)
+    if run.config.candidates.is_paper:
+        write_dataset(run)
 
 
 def prune_chains(run: Run) -> None:
@@ -62,11 +69,5 @@ def write_dataset(run: Run) -> None:
 def _prune(run: Run, trajectory: Trajectory, thresholds: Mapping[float, float] | None) -> Trajectory:
     if trajectory.dropped:
         return trajectory
-    settings = run.config.prune
-    ratios, seed = settings.ratios, run.config.seed
-    key = trajectory.id if not trajectory.sample else f"{trajectory.id}\0{trajectory.sample}"
-    if settings.per_trajectory == "one":
-        ratios = (draw_ratio(key, ratios, seed),)
-    elif settings.per_trajectory != "all":
-        ratios = draw_ratios(key, ratios, seed, settings.rows_per_chain)
-    return prune_trajectory(trajectory, ratios, run.count, settings, thresholds)
+    ratios = ratios_of(trajectory, run.config)
+    return prune_trajectory(trajectory, ratios, run.count, run.config.prune, thresholds)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from tokenskip.candidates.settings import PRUNE
 from tokenskip.config import RunConfig
 from tokenskip.engine import Work
 from tokenskip.errors import StageError
@@ -26,8 +27,9 @@ WINDOW = 256
 
 
 def run(run: Run) -> None:
-    """Stage 3. Raises StageError when there is no correct trajectory."""
-    score_into(run, SCORES, run.config)
+    """Stage 3; nothing where the chains are not to be pruned. Raises StageError when there is no correct trajectory."""
+    if PRUNE in run.config.candidates.sources:
+        score_into(run, SCORES, run.config)
 
 
 def score_into(run: Run, name: str, config: RunConfig) -> None:

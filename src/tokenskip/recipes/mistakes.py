@@ -21,7 +21,9 @@ def first_mistake(error: ValidationError, root: type[BaseModel]) -> str:
         given = json.dumps(mistake["input"], default=str)
     except (ValueError, RecursionError):  # YAML can hold itself
         given = str(mistake["input"])
-    return shorten(f"{where}: {message}") + ("" if "given:" in message else f"; given: {shorten(given)}")
+    return shorten(f"{where}: {message}" if where else message) + (
+        "" if "given:" in message else f"; given: {shorten(given)}"
+    )
 
 
 def _keys_beside(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:

@@ -6,8 +6,9 @@ tokenskip serve runs/NAME --engine llamacpp
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenskip.client import lora_rank
@@ -53,12 +54,14 @@ def plan_for(
     notes = [f"the template's defaults, which a client may override: {json.dumps(defaults)}"] if defaults else []
     notes += [f"reasoning_effort: {spell_effort(effort)}"] if effort else []
     beside = trained.run or Path()
-    if engine in ("llamacpp", "ollama", "mlx"):
-        to = "gguf" if engine == "llamacpp" else engine
+    if engine in LOCAL:
+        to, plan_of = LOCAL[engine]
         folder = folder or beside / to
         export = ["tokenskip", "export", run, "--to", to, "-o", str(folder), *of_base]
-        local = {"llamacpp": _llamacpp, "ollama": _ollama, "mlx": _mlx}[engine]
-        return local(trained, folder, port, [] if folder.exists() else [export], notes, budgets)
+        plan = plan_of(trained, folder, port)
+        limits = llamacpp_options(trained, budgets) if engine == "llamacpp" else []
+        before = [*([] if folder.exists() else [export]), *plan.before]
+        return replace(plan, command=[*plan.command, *limits], before=before, notes=[*notes, *plan.notes])
     if engine == "vllm":
         command = _vllm(trained, port) + vllm_options(trained, budgets)
         name = command[2] if trained.is_model else "tokenskip"
@@ -96,58 +99,41 @@ def _vllm(trained: Trained, port: int) -> list[str]:
     return command + (["--revision", trained.config.model.revision] if trained.config.model.revision else [])
 
 
-def _llamacpp(
-    trained: Trained,
-    folder: Path,
-    port: int,
-    before: Sequence[Sequence[str]],
-    notes: Sequence[str],
-    budgets: Mapping[float, Budget],
-) -> Plan:
+def _llamacpp(trained: Trained, folder: Path, port: int) -> Plan:
     """The template is in the GGUF; it is named all the same, for builds that would take another."""
     file = next(iter(sorted(folder.glob("*.gguf"))), folder / f"{model_name(trained)}-f16.gguf")
     command = ["llama-server", "-m", str(file), "--jinja", "--chat-template-file", str(folder / TEMPLATE)]
-    command += ["--host", HOST, "--port", str(port), *llamacpp_options(trained, budgets)]
-    return Plan(command=command, name=str(file), port=port, folder=folder, before=before, notes=notes)
+    return Plan(command=[*command, "--host", HOST, "--port", str(port)], name=str(file), port=port, folder=folder)
 
 
-def _ollama(
-    trained: Trained,
-    folder: Path,
-    port: int,
-    before: Sequence[Sequence[str]],
-    notes: Sequence[str],
-    budgets: Mapping[float, Budget],
-) -> Plan:
-    name = model_name(trained)
+def _ollama(trained: Trained, folder: Path, port: int) -> Plan:
+    """Ollama has a port of its own, and takes a model by `create`."""
     tag = str(Ratio(ratio_tags(template_of(trained.folder))[0]))
-    note = f"a ratio is a tag: the model {name}:{tag} answers at {tag}; `tokenskip export` names the others"
-    create = ["ollama", "create", f"{name}:{tag}", "-f", str(folder / f"Modelfile-{tag}")]
-    return Plan(
-        command=["ollama", "serve"],
-        name=f"{name}:{tag}",
-        port=11434,
-        folder=folder,
-        before=before,
-        notes=[*notes, note, f"once it runs: {' '.join(create)}"],
-    )
+    name = f"{model_name(trained)}:{tag}"
+    notes = [
+        f"a ratio is a tag: {name} answers at {tag}; `tokenskip export` names the others",
+        f"once it runs: {shlex.join(['ollama', 'create', name, '-f', str(folder / f'Modelfile-{tag}')])}",
+    ]
+    return Plan(command=["ollama", "serve"], name=name, port=11434, folder=folder, notes=notes)
 
 
-def _mlx(
-    trained: Trained,
-    folder: Path,
-    port: int,
-    before: Sequence[Sequence[str]],
-    notes: Sequence[str],
-    budgets: Mapping[float, Budget],
-) -> Plan:
-    converted = folder / "mlx"
-    convert = ["mlx_lm.convert", "--hf-path", str(folder / "model"), "--mlx-path", str(converted)]
+def _mlx(trained: Trained, folder: Path, port: int) -> Plan:
+    """mlx-lm loads what it has converted."""
+    converted = str(folder / "mlx")
+    convert = ["mlx_lm.convert", "--hf-path", str(folder / "model"), "--mlx-path", converted]
     return Plan(
-        command=["mlx_lm.server", "--model", str(converted), "--host", HOST, "--port", str(port)],
-        name=str(converted),
+        command=["mlx_lm.server", "--model", converted, "--host", HOST, "--port", str(port)],
+        name=converted,
         port=port,
         folder=folder,
-        before=[*before, *([] if converted.exists() else [convert])],
-        notes=[*notes, "mlx-lm runs on a Mac; we have not run it"],
+        before=[] if Path(converted).exists() else [convert],
+        notes=["mlx-lm runs on a Mac; we have not run it"],
     )
+
+
+LOCAL: dict[str, tuple[str, Callable[[Trained, Path, int], Plan]]] = {
+    "llamacpp": ("gguf", _llamacpp),
+    "ollama": ("ollama", _ollama),
+    "mlx": ("mlx", _mlx),
+}
+"""Engine -> target of `tokenskip export`, and its plan."""

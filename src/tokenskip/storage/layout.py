@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tokenskip.candidates.settings import ON_POLICY
 from tokenskip.config import RunConfig, check_config
 from tokenskip.errors import ConfigError, RunError
 from tokenskip.recipes import lay_over
@@ -32,7 +33,7 @@ MANIFEST = "config.json"
 NOTES = "notes"
 """Key of `config.json` for what is known about the run besides its settings."""
 COMPLETIONS, TRAJECTORIES, SCORES = "completions.jsonl", "trajectories.jsonl", "scores.jsonl"
-PRUNED, TRAIN = "pruned.jsonl", "train.jsonl"
+PRUNED, TRAIN, CANDIDATES, CHOSEN = "pruned.jsonl", "train.jsonl", "candidates", "candidates.json"
 ADAPTER, EVAL, RESULTS, CALIBRATION = "adapter", "eval", "results.json", "calibration.json"
 JOURNAL = ".requests"
 """Folder of answers of a server that no stage has written yet."""
@@ -45,12 +46,13 @@ _OUTPUTS = {
     "generate": (COMPLETIONS, TRAJECTORIES),
     "score": (SCORES,),
     "prune": (),  # PRUNED and TRAIN are made anew until something was trained on them
+    "candidates": (),  # each source's file is made under that source's options; what is chosen, until training
     "train": (ADAPTER, "checkpoints"),
-    "rounds": ("samples.jsonl", "round-1"),
+    "grpo": ("grpo",),
     "evaluate": (EVAL,),
 }
 _SECTION_STAGE = {"seed": "generate", "model": "generate", "task": "generate", "prompt": "generate"}
-_ROUND_ZERO = "round-0"
+_SOURCES = "candidates.sources."
 _SERVER = ("url", "served", "concurrency", "retries", "timeout_s")
 _FREE_SECTIONS = ("engine", "calibrate")
 _FREE_KEYS = (
@@ -241,13 +243,21 @@ def _has_begun(path: Path, key: str) -> bool:
     if key.startswith("evaluate.define."):  # the rows of that arm only
         arm = key.rpartition(".")[2]
         return any(path.glob(f"{EVAL}/{arm}.jsonl")) or any(path.glob(f"{EVAL}/{arm}-*.jsonl"))
-    if section == "rounds":  # they are rows beside what is evaluated already, until one was adopted
-        begun = (_ROUND_ZERO,) if key in ("rounds.count", "rounds.adopt") else _OUTPUTS[stage]
-        return any((path / name).exists() for name in begun)
+    if key.startswith(_SOURCES):
+        changed = key.removeprefix(_SOURCES).replace(":", "-")
+        if any(changed.endswith(f".server.{option}") for option in _SERVER):
+            return False
+        if changed.partition(".")[0] == ON_POLICY:  # rounds come after the training of the others
+            return any((path / name).exists() for name in ("round-0", "round-1"))
+        made = [file.name.removesuffix(".jsonl") for file in path.glob(f"{CANDIDATES}/*.jsonl")]
+        if any(f"{changed}.".startswith(f"{name}.") for name in made):
+            return True
+    if key == "prune.ratios" and any(path.glob(f"{CANDIDATES}/*.jsonl")):
+        return True
     stages = list(_OUTPUTS)
     later = stages[stages.index(stage) :]
-    if section == "prune":
-        later.remove("evaluate")  # without an adapter only the untouched model can have been evaluated
+    if section in ("prune", "candidates", "grpo"):
+        later.remove("evaluate")  # without an adapter only the untouched model can have; GRPO's has rows of its own
     return any((path / name).exists() for stage in later for name in _OUTPUTS[stage])
 
 
@@ -257,7 +267,7 @@ def _changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") ->
     for key in sorted(old.keys() | new.keys()):
         name = prefix + key
         before, after = old.get(key), new.get(key)
-        inner = not prefix or name in ("generate.options", "evaluate.define")
+        inner = not prefix or name in ("generate.options", "evaluate.define") or f"{name}.".startswith(_SOURCES)
         if isinstance(before, dict) and isinstance(after, dict) and inner:
             changed |= _changed_keys(before, after, f"{name}.")
         elif before != after:

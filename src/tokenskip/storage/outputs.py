@@ -32,8 +32,18 @@ OWNED: tuple[str, ...] = (
     "ratio.png",
     "example.png",
 )
-OWNED += ("adapter", "checkpoints", "eval", "calibration", "tracking", ".requests", ".lock")
-_OWNED_PREFIXES = ("completions", "trajectories", "scores", "pruned", "train.jsonl", "samples", "round-", "control-")
+OWNED += ("adapter", "grpo", "checkpoints", "eval", "calibration", "tracking", ".requests", ".lock")
+_OWNED_PREFIXES = (
+    "candidates",
+    "completions",
+    "trajectories",
+    "scores",
+    "pruned",
+    "train.jsonl",
+    "samples",
+    "round-",
+    "control-",
+)
 """What a run folder keeps its own state in: nothing else may be written there, even where it is not there yet."""
 
 

@@ -34,6 +34,8 @@ from tokenskip.storage.disk import repair as repair
 from tokenskip.storage.disk import write_atomically as write_atomically
 from tokenskip.storage.layout import ADAPTER as ADAPTER
 from tokenskip.storage.layout import CALIBRATION as CALIBRATION
+from tokenskip.storage.layout import CANDIDATES as CANDIDATES
+from tokenskip.storage.layout import CHOSEN as CHOSEN
 from tokenskip.storage.layout import COMPLETIONS as COMPLETIONS
 from tokenskip.storage.layout import EVAL as EVAL
 from tokenskip.storage.layout import JOURNAL as JOURNAL
@@ -49,6 +51,7 @@ from tokenskip.storage.layout import run_config as run_config
 from tokenskip.types import Grade, Problem, Pruned, Scores, Span, Trajectory
 
 Row = dict[str, Any]
+_CUT_LOGPROBS = f"{CANDIDATES}/prune.logprobs.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class RunFolder:
     def _check_settings(self) -> None:
         """Write or compare `config.json`; chains that were cut under other settings go, and are cut anew."""
         changed = check_manifest(self.path, self.config)
-        cuts = [self.file(name) for name in (TRAIN, PRUNED) if self.file(name).exists()]
+        cuts = [self.file(name) for name in (TRAIN, PRUNED, CHOSEN, _CUT_LOGPROBS) if self.file(name).exists()]
         if cuts and (changes := [text for key, text in changed.items() if key.startswith("prune.")]):
             for file in cuts:
                 file.unlink()

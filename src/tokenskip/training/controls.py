@@ -2,6 +2,7 @@
 
     control-random        arm random              the same chains, pruned randomly
     control-full-chain    arm full_chain          whole chains only (γ = 1), no ratio in the prompt
+    control-preference    arm preference          the model's own short right answers against its long ones
     control-longer        arm tokenskip_longer    the run's own rows, for as many tokens as all rounds together
 
 The first goes through scoring and pruning again; the others differ from the run in their training rows or epochs only.
@@ -17,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from tokenskip.arms import WEIGHTS
-from tokenskip.config import EngineConfig, RoundsConfig
+from tokenskip.config import CandidatesConfig, EngineConfig
 from tokenskip.distributed import alone, rank
 from tokenskip.pruning import prune, score
 from tokenskip.run import Run
@@ -34,7 +35,8 @@ from tokenskip.storage.store import (
 )
 from tokenskip.training import train
 from tokenskip.training.dataset import training_rows
-from tokenskip.training.rounds import round_infos, trained_tokens
+from tokenskip.training.preference import train_preference
+from tokenskip.training.rounds import round_infos, trained_tokens, without_rounds
 from tokenskip.types import Pruned
 
 
@@ -45,7 +47,10 @@ def run(run: Run) -> None:
         train_random(run)
     if "full_chain" in weights:
         train_full_chain(run)
-    if "longer" in weights and len(round_infos(run.folder)) == run.config.rounds.count:  # else it waits for the rounds
+    if "preference" in weights:
+        train_preference(run)
+    n_rounds = run.config.candidates.rounds
+    if "longer" in weights and len(round_infos(run.folder)) == n_rounds:  # else it waits for them
         train_longer(run)
 
 
@@ -56,7 +61,7 @@ def train_random(run: Run) -> None:
     if (path / ADAPTER).exists():
         return
     random_score = run.config.score.model_copy(update={"scorer": "random", "model": None, "options": {}})
-    changes = {"name": name, "score": random_score, "engine": EngineConfig(), "rounds": RoundsConfig()}
+    changes = {"name": name, "score": random_score, "engine": EngineConfig(), "candidates": CandidatesConfig()}
     config = run.config.model_copy(update=changes)
     while rank() and not (path / TRAIN).exists():  # the first of several launched processes prepares it for all
         time.sleep(0.5)
@@ -79,7 +84,7 @@ def _prepare(run: Run, control: Run) -> None:
 
 def train_full_chain(run: Run) -> None:
     """The adapter of the arm `full_chain`: every correct chain whole, the run's own settings."""
-    _train(run, run.sub_folder("full_chain", rounds=RoundsConfig()), _whole_chains(run))
+    _train(run, run.sub_folder("full_chain", candidates=without_rounds(run)), _whole_chains(run))
 
 
 def train_longer(run: Run) -> None:
@@ -95,7 +100,11 @@ def train_longer(run: Run) -> None:
     if isinstance(fixed := settings.trainer.get("max_steps"), int) and fixed > 0:  # goes before epochs in the trainer
         changes["trainer"] = {**settings.trainer, "max_steps": round(fixed * whole / first)}
     settings = settings.model_copy(update=changes)
-    _train(run, run.sub_folder("longer", train=settings, rounds=RoundsConfig()), read_rows(run.folder.require(TRAIN)))
+    _train(
+        run,
+        run.sub_folder("longer", train=settings, candidates=without_rounds(run)),
+        read_rows(run.folder.require(TRAIN)),
+    )
 
 
 def _train(run: Run, folder: RunFolder, rows: Iterator[Row]) -> None:

@@ -33,6 +33,7 @@ from tokenskip.storage.layout import note, noted
 from tokenskip.storage.store import ADAPTER, TRAIN, Row, RunFolder, read_rows
 from tokenskip.tracking import tracked, trainer_options
 from tokenskip.training.check import checkpointing_key
+from tokenskip.training.dataset import trained_ratios
 
 
 def run(run: Run) -> None:
@@ -91,7 +92,7 @@ def train(folder: RunFolder, prompts: Prompts, progress: Progress) -> Path:
     rows, chains, n_long = _rows(folder, prompts)
     if not rows:
         raise StageError(f"{folder.path / TRAIN} has no usable rows ({n_long} longer than train.max_length)")
-    with _disk_errors(folder.path), tracked(folder.path):
+    with disk_errors(folder.path), tracked(folder.path):
         _fit(folder, rows, chains, prompts, progress, out)
     return out
 
@@ -108,17 +109,17 @@ def _fit(
     config = folder.config
     checkpoints = folder.file("checkpoints")
     arguments = training_arguments(config, checkpoints)  # joins the other processes, if there are any
-    model = load_model(_placed(config))
+    model = load_model(placed(config))
     with progress.stage("train", None) as advance:
-        bar = _bar(advance)
+        bar = progress_bar(advance)
         trainer = make_trainer(model, rows, config, arguments, prompts.tokenizer, bar, chains=chains)
         if not rank():
             threads = trainer.threads if trainer.in_parts else None
             note(folder.path, trained_in={"products": "bf16" if arguments.bf16 else "float32", "threads": threads})
-        trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
+        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
         if bar.stopped:
             raise KeyboardInterrupt
-    _save(trainer, prompts, config, out)
+    save(trainer, prompts, trained_ratios(folder), out)
     if not rank():
         shutil.rmtree(checkpoints, ignore_errors=True)
 
@@ -145,7 +146,7 @@ def make_trainer(
     from tokenskip.training.trainer import Trainer
 
     set_seed(arguments.seed)
-    model = _with_adapter(model, config)
+    model = with_adapter(model, config)
     if arguments.use_cpu and arguments.bf16:
         _round_frozen(model)
     if arguments.use_cpu and config.train.method == "lora":
@@ -168,7 +169,7 @@ def make_trainer(
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """RunError for a disk that takes no more, as torch and safetensors spell it."""
     try:
         yield
@@ -192,7 +193,7 @@ def uses_bf16(model: ModelConfig) -> bool:
     return has_bf16(device) and (device != "cpu" or model_width(model) >= NARROW)
 
 
-def _placed(config: RunConfig) -> ModelConfig:
+def placed(config: RunConfig) -> ModelConfig:
     """The model's settings for training; what is trained is kept in float32, where small updates are not lost.
 
     A LoRA adapter always is; the frozen weights beside it are in bf16 on an accelerator. Of several processes each has
@@ -225,7 +226,7 @@ def _rows(folder: RunFolder, prompts: Prompts) -> tuple[list[TokenisedRow], list
     return [tokenised[at] for at in fitting], [stored[at]["id"] for at in fitting], len(stored) - len(fitting)
 
 
-def _last_checkpoint(checkpoints: Path) -> str | None:
+def last_checkpoint(checkpoints: Path) -> str | None:
     """The newest whole checkpoint; newer ones that a kill left half written are removed.
 
     The trainer writes `trainer_state.json` last: where that can be read, the rest is there.
@@ -241,7 +242,7 @@ def _last_checkpoint(checkpoints: Path) -> str | None:
     return None
 
 
-def _with_adapter(model: Any, config: RunConfig) -> Any:
+def with_adapter(model: Any, config: RunConfig) -> Any:
     if config.train.method == "full":
         return model
     from peft import LoraConfig, get_peft_model
@@ -303,7 +304,7 @@ def training_arguments(config: RunConfig, checkpoints: Path) -> Any:
     return SFTConfig(**{**options, **settings.trainer})
 
 
-def _bar(advance: Advance) -> Any:
+def progress_bar(advance: Advance) -> Any:
     """A callback that moves the bar a step at a time; an interrupt saves a checkpoint and ends the training there."""
     from transformers import TrainerCallback
 
@@ -335,7 +336,7 @@ def _bar(advance: Advance) -> Any:
     return Bar()
 
 
-def _save(trainer: Any, prompts: Prompts, config: RunConfig, out: Path) -> None:
+def save(trainer: Any, prompts: Prompts, ratios: tuple[float, ...], out: Path) -> None:
     """Write the adapter and its tokenizer beside, then move them in place: `adapter/` is whole or not there."""
     draft = out.with_name(out.name + ".tmp")
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
@@ -346,14 +347,14 @@ def _save(trainer: Any, prompts: Prompts, config: RunConfig, out: Path) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Could not find a config file")  # a base by one of our own names
             model.save_pretrained(str(draft), state_dict=state, safe_serialization=True)
-        _save_beside(trainer, prompts, config, draft)
+        _save_beside(trainer, prompts, ratios, draft)
         draft.replace(out)
     trainer.accelerator.wait_for_everyone()
 
 
-def _save_beside(trainer: Any, prompts: Prompts, config: RunConfig, draft: Path) -> None:
+def _save_beside(trainer: Any, prompts: Prompts, ratios: tuple[float, ...], draft: Path) -> None:
     """The tokenizer, whose template knows the trained ratios, and the losses."""
-    prompts.save_tokenizer(draft, config.prune.ratios)
+    prompts.save_tokenizer(draft, ratios)
     losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     lines = "".join(f"{step}\t{loss:.4f}\n" for step, loss in losses)
     (draft / "losses.tsv").write_text("step\tloss\n" + lines, encoding="utf-8")

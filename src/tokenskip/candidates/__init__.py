@@ -1,0 +1,1 @@
+"""Shorter chains from every source, and the ones that are trained on."""
