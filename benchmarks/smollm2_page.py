@@ -41,8 +41,8 @@ def page(found: Row) -> str:
     """The page as Markdown."""
     few = min(row["n"] for row in found["rows"])
     trial = (
-        f"**A trial, with {few} held-out problems and the few steps below: no target is judged at this size, and "
-        "intervals are wide. It shows what was reached in an hour of one busy core.**\n\n"
+        f"**A trial, with {few} held-out problems and few steps of training: the intervals are wide, and no target is "
+        "judged at this size.**\n\n"
     )
     head = HEAD + (trial if few < ENOUGH else "")
     return head + "\n".join([_training(found["parts"]), *_results(found["rows"])])
