@@ -21,7 +21,7 @@ export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export TOKENIZERS_PARALLELISM ?= false
 
 # every figure in the docs, in the order in which they need each other; each part alone: make result-paper
-RESULTS := headline embedded-model scoring scorers scale reliability auto paper ablations loop sources quantised harnesses
+RESULTS := headline embedded-model scoring scorers scale reliability auto paper ablations loop sources quantised smollm2 harnesses
 # GSM8K's questions and solutions, a JSONL file; without it the scoring benchmark takes chains of the embedded family
 DATA ?=
 # files or folders of tests, for `make test` on a part of them
@@ -72,6 +72,10 @@ result-reliability: $(VENV)/slow.stamp
 
 result-auto result-paper result-ablations result-loop result-sources: result-%: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/$*.py
+
+# many hours on a CPU; its parts on GSM8K: python benchmarks/smollm2.py --data FOLDER
+result-smollm2: $(VENV)/slow.stamp
+	$(BIN)/python benchmarks/smollm2.py --part teach --part stories
 
 result-quantised: $(VENV)/slow.stamp
 	mkdir -p $(VENV)/libllama && npm pack --silent --pack-destination $(VENV)/libllama $(LIBLLAMA)
