@@ -39,7 +39,7 @@ from tokenskip.models.loading import pick_device
 from tokenskip.recipes import find_recipe
 from tokenskip.run import Run
 from tokenskip.serving.merge import find_adapter, merge
-from tokenskip.storage.store import ADAPTER, RunFolder, read_manifest, write_atomically, write_rows
+from tokenskip.storage.store import ADAPTER, TRAIN, RunFolder, read_manifest, read_rows, write_atomically, write_rows
 
 Row = dict[str, Any]
 PREPARE = ("generate", "grade", "score", "prune", "train")
@@ -180,12 +180,12 @@ def collect(out: Path) -> Row:
         found = measured(folder, RATIOS) if (path / "eval" / "original.jsonl").exists() else []
         about = {"task": "gsm8k" if part.startswith("gsm8k") else "stories", "recipe": part, "seed": settings.seed}
         rows += [{**about, **row} for row in found]
-        losses = path / ADAPTER / "losses.tsv"
+        finished = (path / ADAPTER).exists() and (path / TRAIN).exists()
         parts.append(
             {
                 **about,
                 "train_limit": settings.task.train_limit,
-                "steps": int(losses.read_text(encoding="utf-8").split()[-2]) if losses.exists() else None,
+                "steps": settings.train.steps(sum(1 for _ in read_rows(path / TRAIN))) if finished else None,
                 "train": settings.train.model_dump(mode="json"),
                 "prune": settings.prune.model_dump(mode="json"),
             }

@@ -33,9 +33,20 @@ python benchmarks/smollm2.py
 """
 
 
+ENOUGH = 500
+"""Held-out problems from which a difference of a few points can be seen."""
+
+
 def page(found: Row) -> str:
     """The page as Markdown."""
-    return HEAD + "\n".join([_training(found["parts"]), *_results(found["rows"])])
+    few = min(row["n"] for row in found["rows"])
+    trial = (
+        f"**A trial, with {few} held-out problems and few steps of training: the intervals are wide, and no target is "
+        "judged at this size.** What was tried, and how to read it: "
+        "[tried.md](tried.md#smollm2-135m-instruct-with-lora).\n\n"
+    )
+    head = HEAD + (trial if few < ENOUGH else "")
+    return head + "\n".join([_training(found["parts"]), *_results(found["rows"])])
 
 
 def _training(parts: Sequence[Row]) -> str:

@@ -13,7 +13,7 @@ import gguf
 import pytest
 
 from tokenskip.config import ModelConfig
-from tokenskip.embedded import model_path
+from tokenskip.embedded import adapter_path, model_path
 from tokenskip.errors import ModelError
 from tokenskip.models import gguf as ours
 from tokenskip.models.loading import check_adapter, load_model, load_tokenizer, resolve_model
@@ -195,6 +195,12 @@ def test_an_adapter_of_another_base_is_refused(file: Path, tmp_path: Path) -> No
     check_adapter(tmp_path / "adapter", ModelConfig(path=str(file), device="cpu"))
     with pytest.raises(ModelError, match=r"was trained on .*tiny.gguf, not on"):
         check_adapter(tmp_path / "adapter", ModelConfig(path=str(other), device="cpu"))
+
+
+def test_a_whole_model_of_another_base_is_refused(file: Path) -> None:
+    with pytest.raises(ModelError, match=r"adapter was not trained on .*tiny.gguf: its hidden_size is \d+, not 32"):
+        check_adapter(adapter_path(), ModelConfig(path=str(file), device="cpu"))
+    check_adapter(adapter_path(), ModelConfig(device="cpu"))
 
 
 @pytest.mark.slow

@@ -212,6 +212,7 @@ def check_adapter(adapter: Path, config: ModelConfig) -> None:
                 "remove it and train again"
             )
         check_weights(str(adapter))
+        _check_shape(adapter, config)
         return
     settings = read_settings(str(adapter), "adapter_config.json")
     file = adapter / "adapter_model.safetensors"
@@ -233,6 +234,17 @@ def check_adapter(adapter: Path, config: ModelConfig) -> None:
     for name, tensor in load_file(file).items():
         if not is_finite(tensor):
             raise ModelError(f"{file}: {name} holds NaN or infinity: the adapter is damaged, train again")
+
+
+def _check_shape(whole: Path, config: ModelConfig) -> None:
+    """ModelError where a whole model, trained from the one that `config` names, has another shape than that."""
+    trained = read_settings(str(whole), "config.json")
+    base = read_settings(resolve_model(config.path), "config.json", config.revision)
+    for key in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers"):
+        if key in trained and key in base and trained[key] != base[key]:
+            raise ModelError(
+                f"{whole} was not trained on {config.path}: its {key} is {trained[key]}, not {base[key]}; give its base"
+            )
 
 
 def _adapter_shapes(adapter: Path, config: ModelConfig) -> dict[str, tuple[int, ...]]:
