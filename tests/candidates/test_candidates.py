@@ -18,6 +18,7 @@ from tokenskip.candidates.pool import Candidate, Question, questions
 from tokenskip.config import RunConfig, check_config, load_recipe
 from tokenskip.errors import ConfigError, RunError, StageError
 from tokenskip.pruning.equations import check_written
+from tokenskip.storage import layout
 from tokenskip.storage.store import read_rows
 from tokenskip.types import Trajectory
 
@@ -339,3 +340,23 @@ def test_a_model_may_write_new_equations_but_no_false_ones() -> None:
 def test_a_tally_without_candidates_has_every_source() -> None:
     config = check_config({"candidates": {"sources": ["prune", "sample"]}}, "test")
     assert set(Tally(config.candidates, ["prune", "sample"], (0.5, 1.0)).summary()["sources"]) == {"prune", "sample"}
+
+
+@pytest.mark.parametrize(
+    ("there", "key", "fixed"),
+    [
+        (["adapter"], "candidates.limit", False),
+        (["adapter"], "candidates.prefer", False),
+        (["adapter", "round-1"], "candidates.limit", True),
+        (["adapter", "candidates.json"], "candidates.limit", True),
+        (["adapter"], "candidates.sources.sample", True),
+        (["candidates.json"], "candidates.limit", False),
+    ],
+)
+def test_how_to_choose_is_fixed_once_something_was_chosen_and_trained_on(
+    there: list[str], key: str, fixed: bool, tmp_path: Path
+) -> None:
+    """A run that was trained on pruned chains alone can still have a round under other settings."""
+    for name in there:
+        (tmp_path / name).mkdir()
+    assert layout._has_begun(tmp_path, key) == fixed

@@ -248,10 +248,12 @@ def _has_begun(path: Path, key: str) -> bool:
         if any(changed.endswith(f".server.{option}") for option in _SERVER):
             return False
         if changed.partition(".")[0] == ON_POLICY:  # rounds come after the training of the others
-            return any((path / name).exists() for name in ("round-0", "round-1"))
+            return _has_rounds(path)
         made = [file.name.removesuffix(".jsonl") for file in path.glob(f"{CANDIDATES}/*.jsonl")]
         if any(f"{changed}.".startswith(f"{name}.") for name in made):
             return True
+    elif section == "candidates" and not (path / CHOSEN).exists():  # so far there was nothing to choose from
+        return _has_rounds(path)
     if key == "prune.ratios" and any(path.glob(f"{CANDIDATES}/*.jsonl")):
         return True
     stages = list(_OUTPUTS)
@@ -259,6 +261,10 @@ def _has_begun(path: Path, key: str) -> bool:
     if section in ("prune", "candidates", "grpo"):
         later.remove("evaluate")  # without an adapter only the untouched model can have; GRPO's has rows of its own
     return any((path / name).exists() for stage in later for name in _OUTPUTS[stage])
+
+
+def _has_rounds(path: Path) -> bool:
+    return any((path / name).exists() for name in ("round-0", "round-1"))
 
 
 def _changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, str]:
