@@ -168,7 +168,7 @@ def section(name: str, config: dict[str, Any], rows: Sequence[Row]) -> str:
     )
     head = ("γ", "accuracy", "problems", "change", "worst", "best", "sd", "achieved", "from – to")
     return (
-        f"## `{name}`: {len(seeds)} trainings, {original['n']:,} problems\n\n"
+        f"## `{name}`: {len(seeds)} training{'s' * (len(seeds) > 1)}, {original['n']:,} problems\n\n"
         f"The untouched model: {pct(original['accuracy'])}.\n\n{table(head, lines)}\n" + "\n".join(verdicts) + "\n"
     )
 

@@ -18,6 +18,7 @@ import pytest
 import quantised
 import scorers_page
 import scoring_page
+import seeds
 from pages import RESULTS, fill
 
 from tokenskip.config import TaskConfig, load_recipe
@@ -81,7 +82,7 @@ def test_the_readme_takes_the_headline_results() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [paper_page, ablations_page, scorers_page, scoring_page, loop, quantised],
+    [paper_page, ablations_page, scorers_page, scoring_page, loop, quantised, seeds],
     ids=lambda page: str(page.__name__),
 )
 def test_a_page_of_results_is_what_its_script_makes_of_the_numbers(page: ModuleType) -> None:
