@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two threads on two cores wait for each other
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -31,6 +32,18 @@ settings.load_profile("tokenskip")
 def examples(n: int, **others: Any) -> settings:
     """Settings of a property that draws `n` examples, and more in a hunt."""
     return settings(max_examples=n * max(1, HUNT), deadline=None, **others)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Exit code of the `tokenskip` script with these arguments, in this process."""
+    from tokenskip import cli
+
+    monkeypatch.setattr(sys, "argv", ["tokenskip", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as done:
+        return int(done.code or 0)
+    return 0
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -10,19 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import call
 from scripted_runs import chain, recipe, write_jsonl
-
-from tokenskip import cli
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Exit code of the `tokenskip` script with these arguments, in this process."""
-    monkeypatch.setattr(sys, "argv", ["tokenskip", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as done:
-        return int(done.code or 0)
-    return 0
 
 
 @pytest.fixture

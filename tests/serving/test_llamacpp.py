@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
-import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import call
 from llamacpp import CONVERTER, llama_server
 
-from tokenskip import cli
 from tokenskip.backends.openai import OpenAIBackend
 from tokenskip.config import ModelConfig, PromptConfig, load_recipe
 from tokenskip.embedded import adapter_path, model_path
@@ -35,15 +34,6 @@ pytestmark = pytest.mark.llamacpp
 
 EFFORT = {"low": 0.5, "medium": 0.7, "high": 1.0}
 GREEDY = Sampling(max_new_tokens=400)
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["tokenskip", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as done:
-        return int(done.code or 0)
-    return 0
 
 
 @pytest.fixture(scope="module")

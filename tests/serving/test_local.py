@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_tokenizer
+from conftest import call, make_tokenizer
 
-from tokenskip import cli
 from tokenskip.embedded import adapter_path
 from tokenskip.errors import ModelError
 from tokenskip.prompting.chat_template import TemplateSettings, add_ratio_control
@@ -26,15 +25,6 @@ if {fails}:
     sys.exit("NotImplementedError: BPE pre-tokenizer was not recognized")
 shutil.copyfile(model + "/{copies}", file)
 """
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["tokenskip", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as done:
-        return int(done.code or 0)
-    return 0
 
 
 @pytest.fixture

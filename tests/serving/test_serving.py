@@ -21,10 +21,9 @@ from typing import Any
 import pytest
 import yaml
 from chat_server import ChatServer, serving
-from conftest import make_tokenizer
+from conftest import call, make_tokenizer
 from scripted_runs import recipe
 
-from tokenskip import cli
 from tokenskip.backends.openai import OpenAIBackend
 from tokenskip.config import ModelConfig, PromptConfig, load_recipe
 from tokenskip.embedded import adapter_path, model_path
@@ -36,15 +35,6 @@ from tokenskip.tasks.embedded import EmbeddedTask
 from tokenskip.types import Sampling
 
 QUESTION = [{"role": "user", "content": "Tom has 12 apples."}]
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["tokenskip", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as done:
-        return int(done.code or 0)
-    return 0
 
 
 @pytest.fixture(scope="module")
