@@ -48,7 +48,10 @@ TIMED = ("timings.jsonl", "results.json", "report.html")
 
 @dataclass(frozen=True)
 class Kill:
-    """`delay_s` behind report number `after` of stage `target`, or behind the first of a later stage."""
+    """`delay_s` behind report number `after` of stage `target`, but at the first of a later stage at the latest.
+
+    So no kill runs through a stage to its end, and each stage is found at work, however fast the machine is.
+    """
 
     target: str
     after: int
@@ -70,9 +73,10 @@ def _command(arguments: list[str], pipe: Connection, kill: Kill | None) -> None:
         pipe.send((stage, name, n))
         if kill is not None:
             seen += stage == kill.target
-            if seen > kill.after or STAGES.index(stage) > STAGES.index(kill.target):
-                if not kill.delay_s:  # not even the next line
-                    os.kill(os.getpid(), signal.SIGKILL)
+            late = STAGES.index(stage) > STAGES.index(kill.target)
+            if late or (seen > kill.after and not kill.delay_s):  # not even the next line
+                os.kill(os.getpid(), signal.SIGKILL)
+            if seen > kill.after:
                 threading.Timer(kill.delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
     pending, stage, write_dataset, report = (
