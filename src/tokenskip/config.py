@@ -158,7 +158,11 @@ class TrainConfig(Section):
         "adamw", description="muon (method: full): orthogonalised momentum for matrices, AdamW at 0.15 of the rate else"
     )
     learning_rate: float = Field(5e-5, gt=0)
-    scheduler: str = Field("cosine", description="learning-rate schedule, as transformers names it")
+    scheduler: str = Field(
+        "cosine",
+        description="learning-rate schedule, as transformers names it; "
+        "warmup_stable_decay falls to zero over the last 40% of the steps",
+    )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
     epochs: float = Field(3.0, gt=0)
     batch_size: int = Field(8, ge=1, description="effective batch: sequences per optimiser step over all devices")

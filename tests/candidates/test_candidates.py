@@ -302,11 +302,13 @@ def test_of_a_range_a_written_chain_is_trained_on_under_what_it_achieved_and_a_c
     rows = [row for row in read_rows(tmp_path / "run" / "train.jsonl") if row["ratio"] < 1]
     assert len({row["ratio"] for row in rows}) > 5
     written = [row for row in rows if row["source"] != "prune" and 0.3 < row["achieved_ratio"] < 0.99]
-    assert written and all(abs(row["ratio"] - row["achieved_ratio"]) <= 0.0051 for row in written)
+    assert written
+    assert all(abs(row["ratio"] - row["achieved_ratio"]) <= 0.0051 for row in written)
     pruned = read_rows(tmp_path / "run" / "pruned.jsonl")
     ratios = {row["id"]: [cut["ratio"] for cut in row.get("pruned", [])] for row in pruned}
     cut = [row for row in rows if row["source"] == "prune"]
-    assert cut and all(row["ratio"] in ratios[row["id"]] for row in cut)
+    assert cut
+    assert all(row["ratio"] in ratios[row["id"]] for row in cut)
     info = json.loads((tmp_path / "run" / "candidates.json").read_text())
     assert list(info["rows"]) == ["1.0", "0.9", "0.8", "0.7", "0.6", "0.5", "0.4", "0.3"], "counted by the tenth"
     assert sum(info["rows"].values()) == sum(1 for _ in read_rows(tmp_path / "run" / "train.jsonl"))
