@@ -17,7 +17,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from tokenskip.errors import ConfigError
 
@@ -29,10 +29,16 @@ REACH = 0.03
 """A ratio that no prompt reached, but one missed by no more than this, is not refused: it gets that prompt."""
 
 
+Spelling = Literal["short", "decimals", "letters"]
+"""How a prompt writes a ratio: 0.6 as in the paper, 0.60, or 0.6a."""
+LETTERS = "abcdefghij"
+"""Instead of the digits 0 to 9 of the second decimal."""
+
+
 class Ratio(float):
     """The share of a chain's tokens to keep: above 0, at most 1, rounded to four decimals.
 
-    `str` of it is its one spelling in prompts, labels and file names: `0.6`, never `0.60000000001`.
+    `str` of it is its one spelling in labels and file names: `0.6`, never `0.60000000001`.
 
     Raises:
         ValueError: anything else; `Ratio.parse` says the same as a `ConfigError`.
@@ -56,6 +62,16 @@ class Ratio(float):
             return cls(given)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+
+    def written(self, spelling: Spelling) -> str:
+        """The ratio as prompts of that spelling write it; all but `short` have two decimals.
+
+        `letters` is for models so small that they add up the digits of 0.87 wherever they stand, and read 0.78.
+        """
+        if spelling == "short":
+            return str(self)
+        text = f"{self:.2f}"
+        return text if spelling == "decimals" else text[:-1] + LETTERS[int(text[-1])]
 
 
 class RatioRange(tuple[float, ...]):

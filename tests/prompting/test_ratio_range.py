@@ -12,7 +12,7 @@ from scripted_runs import recipe
 
 from tokenskip import pipeline
 from tokenskip.config import RunConfig, check_config, load_recipe
-from tokenskip.errors import ConfigError
+from tokenskip.errors import ConfigError, ModelError
 from tokenskip.prompting.chat_template import TemplateSettings, add_ratio_control, mark_question, read_settings
 from tokenskip.prompting.prompts import Prompts
 from tokenskip.pruning.corpus import draw_ratios
@@ -43,12 +43,14 @@ def test_a_range_is_its_hundredths() -> None:
 def test_a_recipe_with_a_range_writes_two_decimals_and_reads_back() -> None:
     config = check_config({"prune": {"ratios": RANGE, "per_trajectory": 6}}, "x")
     assert isinstance(config.prune.ratios, RatioRange)
-    assert (config.prompt.decimals, config.prune.rows_per_chain) == (2, 6)
+    assert (config.prompt.spelling, config.prune.rows_per_chain) == ("decimals", 6)
     stored = config.model_dump(mode="json")
     assert stored["prune"]["ratios"] == RANGE
     assert check_config(stored, "x") == config
     assert config.model_copy() == RunConfig.model_validate(config.model_dump())
-    assert check_config({}, "x").prompt.decimals is None, "the paper's form"
+    assert check_config({}, "x").prompt.spelling == "short", "the paper's form"
+    letters = {"prune": {"ratios": RANGE}, "prompt": {"spelling": "letters"}}
+    assert check_config(letters, "x").prompt.spelling == "letters"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_draws_span_the_range_and_hold_the_whole_chain() -> None:
     [(0.1, "0.30"), (0.3, "0.30"), ("0.5", "0.50"), (0.55, "0.55"), (0.333, "0.33"), (0.999, ""), (1, "")],
 )
 def test_a_saved_template_keeps_inside_the_range(asked: Any, prompted: str) -> None:
-    settings = TemplateSettings(ratios=RatioRange(0.3, 1.0), decimals=2)
+    settings = TemplateSettings(ratios=RatioRange(0.3, 1.0), spelling="decimals")
     tokenizer = add_ratio_control(make_tokenizer(), settings=settings)
     assert read_settings(tokenizer.chat_template) == settings
     shown = prompt(tokenizer, asked)
@@ -105,8 +107,26 @@ def test_a_saved_template_keeps_inside_the_range(asked: Any, prompted: str) -> N
     assert settings.nearest(float(asked)) == (float(prompted) if prompted else 1.0)
 
 
+@pytest.mark.parametrize(
+    ("asked", "written"),
+    [(0.3, "0.3a"), ("0.5", "0.5a"), (0.58, "0.5i"), (0.29 + 0.29, "0.5i"), (0.666, "0.6h"), (0.05, "0.0f")],
+)
+def test_the_second_decimal_may_be_a_letter(asked: Any, written: str) -> None:
+    tokenizer = add_ratio_control(make_tokenizer(), settings=TemplateSettings(spelling="letters"))
+    assert read_settings(tokenizer.chat_template).spelling == "letters"
+    assert f"How many?<eos>{written}<eos>" in prompt(tokenizer, asked)
+    assert mark_question("How many?", float(asked), "<eos>", "letters") == f"How many?<eos>{written}<eos>"
+    assert "<eos>" not in prompt(tokenizer, 1.0)
+
+
+def test_a_spelling_that_nobody_knows_is_damage() -> None:
+    tokenizer = add_ratio_control(make_tokenizer(), settings=TemplateSettings(spelling="letters"))
+    with pytest.raises(ModelError, match="damaged"):
+        read_settings(tokenizer.chat_template.replace('"letters"', '"runes"'))
+
+
 def test_the_strict_form_refuses_what_is_outside() -> None:
-    settings = TemplateSettings(ratios=RatioRange(0.4, 0.9), strict=True, decimals=2)
+    settings = TemplateSettings(ratios=RatioRange(0.4, 0.9), strict=True, spelling="decimals")
     tokenizer = add_ratio_control(make_tokenizer(), settings=settings)
     assert "<eos>0.55<eos>" in prompt(tokenizer, 0.55)
     for ratio in (0.39, 0.95):
@@ -123,7 +143,7 @@ def test_training_rows_and_servers_spell_a_ratio_alike(tmp_path: Path, model_fol
         assert {row["ratio"] for row in rows} - {0.5, 0.8, 1.0}, "not the tenths only"
         texts = [run.prompts.text(row["prompt"], row["ratio"]) for row in rows]
         for row, text in zip(rows, texts, strict=True):
-            marked = mark_question(row["prompt"][-1]["content"], row["ratio"], "<eos>", 2)
+            marked = mark_question(row["prompt"][-1]["content"], row["ratio"], "<eos>", "decimals")
             assert marked in text
             assert (f"<eos>{row['ratio']:.2f}<eos>" in text) == (row["ratio"] < 1)
         run.prompts.save_tokenizer(tmp_path / "saved", run.config.prune.ratios)
