@@ -76,7 +76,7 @@ class PromptConfig(Section):
         "refuse it, or pass it on",
     )
     spelling: Spelling = Field(
-        "short", description="a ratio in the prompt: short 0.6, decimals 0.60, letters 0.6a; of a range never short"
+        "short", description="a ratio in the prompt: short 0.6, decimals 0.60, or a scale; of a range never short"
     )
     effort: Effort = Field(default_factory=dict, description="ratios by reasoning_effort: {low: 0.5, high: 1}")
 

@@ -29,10 +29,10 @@ REACH = 0.03
 """A ratio that no prompt reached, but one missed by no more than this, is not refused: it gets that prompt."""
 
 
-Spelling = Literal["short", "decimals", "letters"]
-"""How a prompt writes a ratio: 0.6 as in the paper, 0.60, or 0.6a."""
-LETTERS = "abcdefghij"
-"""Instead of the digits 0 to 9 of the second decimal."""
+Spelling = Literal["short", "decimals", "scale"]
+"""How a prompt writes a ratio: 0.6 as in the paper, 0.60, or as ten digits, `Ratio.written`."""
+TENTHS = "0123456789X"
+"""What a scale writes for 0 to 10 tenths."""
 
 
 class Ratio(float):
@@ -66,12 +66,16 @@ class Ratio(float):
     def written(self, spelling: Spelling) -> str:
         """The ratio as prompts of that spelling write it; all but `short` have two decimals.
 
-        `letters` is for models so small that they add up the digits of 0.87 wherever they stand, and read 0.78.
+        `scale` is ten digits with the ratio as their mean in tenths: 0.87 is 8889999999, 0.97 is 999XXXXXXX (X for 10).
+        For models so small that they take 0.87 and 0.78 for the same: they average the digits wherever these stand, and
+        of a scale that is the ratio.
         """
         if spelling == "short":
             return str(self)
-        text = f"{self:.2f}"
-        return text if spelling == "decimals" else text[:-1] + LETTERS[int(text[-1])]
+        if spelling == "decimals":
+            return f"{self:.2f}"
+        tenths, more = divmod(round(self * 100), 10)
+        return TENTHS[tenths] * (10 - more) + TENTHS[tenths + 1 : tenths + 2] * more
 
 
 class RatioRange(tuple[float, ...]):

@@ -49,8 +49,8 @@ def test_a_recipe_with_a_range_writes_two_decimals_and_reads_back() -> None:
     assert check_config(stored, "x") == config
     assert config.model_copy() == RunConfig.model_validate(config.model_dump())
     assert check_config({}, "x").prompt.spelling == "short", "the paper's form"
-    letters = {"prune": {"ratios": RANGE}, "prompt": {"spelling": "letters"}}
-    assert check_config(letters, "x").prompt.spelling == "letters"
+    scale = {"prune": {"ratios": RANGE}, "prompt": {"spelling": "scale"}}
+    assert check_config(scale, "x").prompt.spelling == "scale"
 
 
 @pytest.mark.parametrize(
@@ -107,22 +107,27 @@ def test_a_saved_template_keeps_inside_the_range(asked: Any, prompted: str) -> N
     assert settings.nearest(float(asked)) == (float(prompted) if prompted else 1.0)
 
 
-@pytest.mark.parametrize(
-    ("asked", "written"),
-    [(0.3, "0.3a"), ("0.5", "0.5a"), (0.58, "0.5i"), (0.29 + 0.29, "0.5i"), (0.666, "0.6h"), (0.05, "0.0f")],
-)
-def test_the_second_decimal_may_be_a_letter(asked: Any, written: str) -> None:
-    tokenizer = add_ratio_control(make_tokenizer(), settings=TemplateSettings(spelling="letters"))
-    assert read_settings(tokenizer.chat_template).spelling == "letters"
-    assert f"How many?<eos>{written}<eos>" in prompt(tokenizer, asked)
-    assert mark_question("How many?", float(asked), "<eos>", "letters") == f"How many?<eos>{written}<eos>"
+@pytest.mark.parametrize("asked", [step / 100 for step in range(1, 100)] + [0.29 + 0.29, 0.666, "0.5"])
+def test_a_scale_is_ten_digits_with_the_ratio_as_their_mean(asked: Any) -> None:
+    tokenizer = add_ratio_control(make_tokenizer(), settings=TemplateSettings(spelling="scale"))
+    assert read_settings(tokenizer.chat_template).spelling == "scale"
+    written = prompt(tokenizer, asked).partition("How many?<eos>")[2].partition("<eos>")[0]
+    assert mark_question("How many?", float(asked), "<eos>", "scale") == f"How many?<eos>{written}<eos>"
+    tenths = [10 if digit == "X" else int(digit) for digit in written]
+    assert len(tenths) == 10
+    assert max(tenths) - min(tenths) <= 1
+    assert sum(tenths) == round(float(asked) * 100)
+
+
+def test_the_whole_chain_has_no_scale() -> None:
+    tokenizer = add_ratio_control(make_tokenizer(), settings=TemplateSettings(spelling="scale"))
     assert "<eos>" not in prompt(tokenizer, 1.0)
 
 
 def test_a_spelling_that_nobody_knows_is_damage() -> None:
-    tokenizer = add_ratio_control(make_tokenizer(), settings=TemplateSettings(spelling="letters"))
+    tokenizer = add_ratio_control(make_tokenizer(), settings=TemplateSettings(spelling="scale"))
     with pytest.raises(ModelError, match="damaged"):
-        read_settings(tokenizer.chat_template.replace('"letters"', '"runes"'))
+        read_settings(tokenizer.chat_template.replace('"scale"', '"runes"'))
 
 
 def test_the_strict_form_refuses_what_is_outside() -> None:

@@ -132,7 +132,7 @@ def templates() -> dict[str, str]:
         "list": plain,
         "strict": replace(plain, strict=True),
         "range": TemplateSettings(ratios=RatioRange(0.3, 1.0), spelling="decimals"),
-        "letters": TemplateSettings(ratios=RatioRange(0.3, 1.0), spelling="letters"),
+        "scale": TemplateSettings(ratios=RatioRange(0.3, 1.0), spelling="scale"),
         "strict range": TemplateSettings(ratios=RatioRange(0.3, 0.9), spelling="decimals", strict=True),
         "arguments": replace(plain, template_kwargs={"style": "short", "depth": [1, {"x": None}]}),
         "date": replace(plain, date=datetime.date(2024, 7, 5)),
@@ -152,7 +152,7 @@ def templates() -> dict[str, str]:
     return made
 
 
-KINDS = ("anything", "list", "strict", "range", "letters", "strict range", "arguments", "date", "map", "steps")
+KINDS = ("anything", "list", "strict", "range", "scale", "strict range", "arguments", "date", "map", "steps")
 KINDS += ("effort",)
 
 

@@ -28,7 +28,7 @@ from tokenskip import ratio as ratio_map
 from tokenskip.errors import ConfigError, ModelError
 from tokenskip.prompting.bounded import LimitError, bounded
 from tokenskip.prompting.effort import EFFORT, effort_piece, read_effort, without_effort
-from tokenskip.ratio import LETTERS, UNMAPPED, Ratio, RatioMap, RatioRange, Spelling, covers, spell
+from tokenskip.ratio import TENTHS, UNMAPPED, Ratio, RatioMap, RatioRange, Spelling, covers, spell
 from tokenskip.types import Message
 
 _BEGIN, _END = "{#- tokenskip: ratio control -#}", "{#- tokenskip: end -#}"
@@ -83,12 +83,13 @@ _CONTROL = """\
 
 _MARKER = "{%- set tsk_mark ="
 _FIRST = _CONTROL.partition("\n")[0]
+_LOW = "((tsk.ratio * 10 + 0.001) | int)"  # tenths; 0.7 * 10 may be a little less than 7
+_MORE = f"(((tsk.ratio * 100 + 0.5) | int) - 10 * {_LOW})"
 _WRITTEN = {
     "short": "(tsk.ratio | string)",
     "decimals": "((tsk.ratio | string) + '0')[:4]",
-    "letters": "((tsk.ratio | string) + '0')[:3] + (((tsk.ratio | string) + '0')[3:4]"
-    + "".join(f" | replace('{digit}', '{letter}')" for digit, letter in enumerate(LETTERS))
-    + ")",
+    "scale": f"('0000000000' | replace('0', '{TENTHS}'[{_LOW}:{_LOW} + 1]))[:10 - {_MORE}]"
+    f" + ('0000000000' | replace('0', '{TENTHS}'[{_LOW} + 1:{_LOW} + 2]))[:{_MORE}]",
 }
 """`Ratio.written` as template text."""
 _MAP_BEGIN, _MAP_END = "{#- tokenskip: map -#}", "{#- tokenskip: map end -#}"
