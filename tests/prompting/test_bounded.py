@@ -30,7 +30,7 @@ BOMBS = [
 
 @pytest.mark.parametrize(("bomb", "reason"), BOMBS)
 def test_a_template_bomb_is_one_line(tokenizer: Any, monkeypatch: pytest.MonkeyPatch, bomb: str, reason: str) -> None:
-    monkeypatch.setattr(bounded, "SECONDS", 2.0)
+    monkeypatch.setattr(bounded, "SECONDS", 2)
     tokenizer.chat_template = bomb + tokenizer.chat_template
     start = time.monotonic()
     with pytest.raises(ModelError, match=f"the chat template fails on the turns .*({reason})") as error:
