@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 
 from ablations_page import page
-from headline import RECIPE, Lines
+from headline import EMBEDDED, Lines
 from pages import RESULTS, ROOT
 from paper import measured
 
@@ -124,7 +124,7 @@ class Bench:
         """The recipe `embedded` with the benchmark's sizes and the variant's settings."""
         epochs = EPOCHS * len(TRAINED) / variant.rows * (1 if self.limit is None else 0.1)
         return load_recipe(
-            RECIPE,
+            EMBEDDED,
             [
                 "name=ablation",
                 f"task.train_limit={self.chains(variant)}",

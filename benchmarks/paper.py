@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from headline import RECIPE, Lines
+from headline import EMBEDDED, Lines
 from pages import RESULTS, ROOT
 from paper_page import GAMMAS, SHIPPED, page
 
@@ -76,7 +76,7 @@ def model_of(size: str, out: Path, limit: int | None = None) -> Path:
 def config_of(size: str, model: Path, limit: int | None = None) -> RunConfig:
     """The recipe `embedded` on a size's model, made smaller; the same for all sizes but for the model."""
     return load_recipe(
-        RECIPE,
+        EMBEDDED,
         [
             f"name=paper-{size}",
             f"model.path={json.dumps(str(model))}",

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from headline import RECIPE, Lines
+from headline import EMBEDDED, Lines
 from pages import RESULTS, ROOT
 from scipy.stats import spearmanr
 from scorers_page import page
@@ -138,10 +138,10 @@ class Bench:
     def __init__(self, out: Path, limit: int, n_reference: int, n_test: int, overrides: Sequence[str] = ()) -> None:
         self.out, self.n_reference = out, n_reference
         limits = [f"task.train_limit={limit}", f"task.test_limit={n_test}"]
-        recipe = load_recipe(RECIPE, limits)
+        recipe = load_recipe(EMBEDDED, limits)
         read = {section: getattr(recipe, section) for section in ("model", "task", "prompt", "generate", "evaluate")}
         self.config = RunConfig(**read)  # the chains do not depend on how the recipe trains
-        self.training = load_recipe(RECIPE, [*limits, *TRAINING, *overrides])
+        self.training = load_recipe(EMBEDDED, [*limits, *TRAINING, *overrides])
         with Run(out / "chains", self.config, Lines()) as run:
             pipeline.generate(run)
             pipeline.grade(run)

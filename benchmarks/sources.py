@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headline import RECIPE, Lines
+from headline import EMBEDDED, Lines
 from pages import RESULTS, ROOT, table
 
 from tokenskip import pipeline
@@ -86,7 +86,7 @@ def config_of(size: Size, recipe: str, seed: int, arms: Sequence[str]) -> RunCon
     ]
     if size.steps:
         overrides.append(f"train.trainer.max_steps={size.steps}")
-    return load_recipe(RECIPE, overrides)
+    return load_recipe(EMBEDDED, overrides)
 
 
 def chains(out: Path, size: Size) -> None:

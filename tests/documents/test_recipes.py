@@ -12,6 +12,7 @@ from scripted_runs import ChainBackend, recipe, write_problems
 
 from tokenskip import cli, pipeline
 from tokenskip.config import RunConfig, load_recipe
+from tokenskip.ratio import Ratio
 from tokenskip.recipes import read_recipe_file
 from tokenskip.storage.store import read_rows
 
@@ -34,7 +35,7 @@ def dry_run(monkeypatch: Any, capsys: Any, *arguments: object) -> str:
 def test_there_is_a_recipe_for_every_model_of_the_paper() -> None:
     models = ("llama-3.1-8b-instruct", "qwen2.5-3b-instruct", "qwen2.5-7b-instruct", "qwen2.5-14b-instruct")
     assert set(PAPER) == {f"{model}-{data}" for model in models for data in ("gsm8k", "math")}
-    assert set(RECIPES) == {*PAPER, *THINKING, *SMALL, "demo", "embedded", "paper"}
+    assert set(RECIPES) == {*PAPER, *THINKING, *SMALL, "any-ratio", "demo", "embedded", "paper"}
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -68,7 +69,8 @@ def test_a_dry_run_needs_neither_weights_nor_a_network(
         assert any("(data, train split)" in line for line in downloads)
         assert "! stand-in tokenizer" in shown
     assert shown.count("(green: trained on)") == 3
-    assert f"{min(config.prune.ratios)}<" in shown  # the marker of the lowest ratio
+    lowest = Ratio(min(config.prune.ratios)).written(config.prompt.spelling)
+    assert f"{lowest}<" in shown  # its marker
     cap = config.generate.max_new_tokens
     assert f"5 training problems (at most {5 * cap:,} tokens to generate" in shown
 
@@ -78,8 +80,8 @@ def test_a_dry_run_of_the_recipes_for_small_models(monkeypatch: Any, capsys: Any
     taught = dry_run(monkeypatch, capsys, "teach", "--limit", 5, "--set", "model.path=embedded")
     assert "5 training problems (with their own solutions), at most 5 training rows" in taught
     shown = dry_run(monkeypatch, capsys, "small-llm", "--limit", 5, "--set", "model.path=embedded")
-    assert "at most 20 training rows" in shown
-    assert "0.50<" in shown
+    assert "at most 30 training rows" in shown
+    assert "5555555555<" in shown
 
 
 def test_what_is_here_is_used_and_not_downloaded(
