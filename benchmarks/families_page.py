@@ -1,0 +1,209 @@
+"""docs/results/families.md of the rows that `families.py` has measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pages import table
+
+from tokenskip.report.text import num, p_value_text, pct, signed
+
+Row = dict[str, Any]
+HEAD = (
+    *("family", "setting", "accuracy", "interval", "CoT tokens", "on the critical path", "prompt", "s / answer"),
+    "training, CPU s",
+)
+GIVES_UP = (
+    ("filtering the prompt", "nothing to train; any server", "the question itself: what is cut is gone"),
+    ("internalised steps", "any server; fewest tokens", "the chain: nothing to read, check or grade but the answer"),
+    ("skipping steps", "any server; a readable chain; a control in whole steps", "ratios between two numbers of steps"),
+    ("latent thoughts", "few forward passes", "a readable chain, and every server: hidden states have to be fed back"),
+    ("parallel steps", "waiting time; a readable chain", "every server (masks, positions); tokens are not saved"),
+    ("budget predictor", "any server; an untouched model", "the caller's choice: the predictor has it"),
+    ("gist tokens", "cache of the prompt", "the prompt's own words, and every server: the cache has to be cut"),
+    ("TokenSkip", "any server; a readable chain; the ratio", "a training; the shortest lengths of the others"),
+)
+PARTS = {
+    "reference": "the untouched model and the shipped adapter",
+    "filter": "filtering the prompt",
+    "internalise": "internalised steps",
+    "skip": "skipping steps",
+    "latent": "latent thoughts",
+    "parallel": "parallel steps",
+    "budget": "a budget for each question",
+    "gist": "gist tokens",
+}
+
+
+def page(results: Row) -> str:
+    """The page, whatever of it is measured."""
+    one = [row for row in results["rows"] if row["owners"] == 1]
+    several = [row for row in results["rows"] if row["owners"] > 1]
+    sections = [
+        f"""# The other families, on the same bench
+
+Made by `python benchmarks/families.py`: small references of TokenSkip's relatives
+(`src/tokenskip/baselines`, each with its paper), on the embedded model, {results["n"]:,} held-out problems, greedily;
+one training each, so a point or two between trained rows may be the seed ([seeds.md](seeds.md)). Every number:
+[families.json](families.json). Tokens are those of the chain; a latent thought counts as one. The prompt's are what the
+answer may look at. Seconds are those of single answers on a busy machine, so compare them within a factor of two;
+training includes that of the model that a family starts from (`equations`), and not the chains, which all share.
+
+{table(HEAD, [line(row) for row in one], 2)}""",
+        against(one, "the shipped adapter's row that is nearest in tokens"),
+    ]
+    if several:
+        sections.append(
+            f"""## Independent parts: stories of two owners
+
+Problems that the embedded model has never seen, so all rows but the first are trained on them (12% of all questions, by
+the usual hash; none of the held-out ones).
+
+{table(HEAD, [line(row) for row in several], 2)}"""
+        )
+        sections.append(against(several, "the same chain in one piece"))
+    sections.append(verdicts(results["rows"]))
+    sections.append(
+        f"""## What each gives up
+
+{table(("family", "gives", "gives up"), GIVES_UP, 3)}"""
+    )
+    if results["missing"]:
+        names = "; ".join(PARTS[part] for part in results["missing"])
+        sections.append(
+            f"""## Not measured
+
+{names[0].upper()}{names[1:]}. `python benchmarks/families.py` goes on with what is missing.
+"""
+        )
+    return "\n".join(sections).rstrip() + "\n"
+
+
+def line(row: Row) -> tuple[str, ...]:
+    """One row of the main table."""
+    return (
+        row["family"],
+        row["setting"],
+        pct(row["accuracy"]),
+        f"[{pct(row['accuracy_low'])}, {pct(row['accuracy_high'])}]",
+        f"{row['tokens']:.1f}",
+        f"{row['critical_tokens']:.1f}",
+        f"{row['prompt_tokens']:.0f}",
+        num(row["latency_s"], 3) if row["latency_s"] is not None else "–",
+        f"{row['train_cpu_s']:.0f}" if row["train_cpu_s"] else "–",
+    )
+
+
+def against(rows: Sequence[Row], rival: str) -> str:
+    """The paired tests: points against the untouched model, and against a rival of about the same length."""
+    lines = []
+    for row in rows:
+        if row["to_original"] is None:
+            continue
+        pairs = [cell(row["to_original"])]
+        other = row["to_rival"]
+        pairs += [f"{other['rival']} ({other['rival_tokens']:.0f} tokens)", cell(other)] if other else ["–", "–"]
+        lines.append((row["family"], row["setting"], *pairs))
+    head = ("family", "setting", "to the untouched model", "rival", "to the rival")
+    return f"""Paired by problem, in points, with a 95% interval and McNemar's exact p; the rival is {rival}:
+
+{table(head, lines, 5)}"""
+
+
+def cell(paired: Row) -> str:
+    """`-1.2 [-2.0, -0.4], p = 0.01`."""
+    low, difference, high = (signed(100 * paired[key]) for key in ("low", "difference", "high"))
+    p = p_value_text(paired["p_value"])
+    return f"{difference} [{low}, {high}], p {p if p.startswith('<') else f'= {p}'}"
+
+
+def verdicts(rows: Sequence[Row]) -> str:
+    """Whether each family goes the way that its paper reports, by the rows above."""
+    at = {(row["family"], row["setting"]): row for row in rows}
+    checks = (_internalised, _latent, _parallel, _filtered, _skipped, _gist)
+    lines = "".join(f"- {text}\n" for text in (check(at) for check in checks) if text)
+    return f"## Does each go the way of its paper?\n\n{lines}" if lines else ""
+
+
+def _apart(high: Row, low: Row) -> str:
+    """How two rows on the same problems stand to each other, by their intervals."""
+    if high["accuracy_low"] > low["accuracy_high"]:
+        return "above"
+    return "below" if high["accuracy_high"] < low["accuracy_low"] else "not apart from"
+
+
+def _order(at: dict[tuple[str, str], Row], row: Row, name: str) -> str:
+    """The row between the explicit chain and none, in words, with what its paper says."""
+    above, below = at.get(("explicit", "equations")), at.get(("internalised", "at once"))
+    if not above or not below:
+        return ""
+    found = _apart(above, row), _apart(row, below)
+    met = "yes" if found == ("above", "above") else "**no**"
+    return (
+        f"{name} ({pct(row['accuracy'])}) is below the explicit chain and above none: {met}. The explicit chain of "
+        f"equations ({pct(above['accuracy'])}) is {found[0]} it, and it is {found[1]} an answer without a chain "
+        f"({pct(below['accuracy'])})."
+    )
+
+
+def _internalised(at: dict[tuple[str, str], Row]) -> str:
+    row = at.get(("internalised", "gradual"))
+    return _order(at, row, "Internalised, step by step") if row else ""
+
+
+def _latent(at: dict[tuple[str, str], Row]) -> str:
+    rows = [row for (family, _), row in at.items() if family == "latent"]
+    return _order(at, max(rows, key=lambda row: row["accuracy"]), "Latent, the better setting") if rows else ""
+
+
+def _parallel(at: dict[tuple[str, str], Row]) -> str:
+    one, fork = at.get(("parallel", "sequential")), at.get(("parallel", "fork"))
+    if not one or not fork:
+        return ""
+    met = "yes" if fork["critical_tokens"] < one["critical_tokens"] else "**no**"
+    return (
+        f"Forks shorten the critical path: {met}, from {one['critical_tokens']:.1f} to "
+        f"{fork['critical_tokens']:.1f} tokens, with {fork['tokens']:.1f} in all; accuracy {pct(fork['accuracy'])} "
+        f"against {pct(one['accuracy'])} in one piece, seconds {num(fork['latency_s'], 3)} against "
+        f"{num(one['latency_s'], 3)}."
+    )
+
+
+def _filtered(at: dict[tuple[str, str], Row]) -> str:
+    pairs = [(row, at.get(("filter", setting.replace(name, "random"))), name)
+             for (family, setting), row in at.items() if family == "filter"
+             for name in ("surprisal", "compressor") if setting.startswith(name)]  # fmt: skip
+    known = [(row, control, name) for row, control, name in pairs if control]
+    if not known:
+        return ""
+    above = sum(_apart(row, control) == "above" for row, control, _ in known)
+    met = "yes" if above == len(known) else "**not always**" if above else "**no**"
+    share = f"{above} of {len(known)} rows"
+    return f"Filtering by information is above filtering at random, at the same ratio: {met} ({share})."
+
+
+def _skipped(at: dict[tuple[str, str], Row]) -> str:
+    rows = {setting: row for (family, setting), row in at.items() if family == "skipping steps"}
+    whole, one = rows.get("0 left out"), rows.get("1 left out")
+    if not whole or not one:
+        return ""
+    met = "yes" if one["tokens"] < whole["tokens"] and _apart(one, whole) != "below" else "**no**"
+    return (
+        f"Steps can be left out without losing accuracy: {met}. One step less takes {one['tokens']:.1f} instead of "
+        f"{whole['tokens']:.1f} tokens, at {pct(one['accuracy'])} instead of {pct(whole['accuracy'])}."
+    )
+
+
+def _gist(at: dict[tuple[str, str], Row]) -> str:
+    rows = [row for (family, _), row in at.items() if family == "gist"]
+    whole = at.get(("explicit", "equations"))
+    if not rows or not whole:
+        return ""
+    best = max(rows, key=lambda row: row["accuracy"])
+    met = "yes" if _apart(whole, best) != "above" else "**no**"
+    return (
+        f"Gist tokens do as well as the whole prompt: {met}; {pct(best['accuracy'])} from {best['setting']}, "
+        f"{pct(whole['accuracy'])} from the whole question. The paper compresses instructions, "
+        "this a question of which every number is needed."
+    )
