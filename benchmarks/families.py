@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
+import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from families_page import page
@@ -25,8 +28,10 @@ from tokenskip.arms import Arm, label
 from tokenskip.baselines.parallel import critical_tokens
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.errors import TokenskipError, unknown_name
-from tokenskip.evaluation.evaluate import complete_arm, read_arm, read_timings, time_arm
+from tokenskip.evaluation.evaluate import complete_arm, prompt_of, read_arm
 from tokenskip.evaluation.metrics import paired_difference, summarise_arm
+from tokenskip.evaluation.shorten import sampling_of
+from tokenskip.generation.generate import ask
 from tokenskip.run import Run
 from tokenskip.storage.store import Row, RunFolder, write_atomically
 from tokenskip.tokens import token_counter
@@ -45,7 +50,7 @@ def config_of(setting: Setting, size: Size) -> RunConfig:
         f"generate.backend={setting.backend}",
         f"generate.options={json.dumps(setting.options)}",
         f"evaluate.max_new_tokens={CAP}",
-        f"evaluate.latency_samples={size.timed}",
+        "evaluate.latency_samples=0",
         f"evaluate.arms={json.dumps(list(dict.fromkeys(['original', arm.name])))}",
         f"evaluate.ratios={[setting.ratio]}",
     ]
@@ -80,9 +85,25 @@ def measure(bench: Bench, setting: Setting) -> None:
         arm = arm_of(setting)
         run.check_problems("test")
         complete_arm(run, arm, setting.ratio)
-        time_arm(run, arm, setting.ratio)
-        noted = {**setting.stored(), "prompt_tokens": prompt_tokens(run, setting)}
-        write_atomically(run.folder.file("setting.json"), json.dumps(noted, indent=1) + "\n")
+        if not run.folder.file("setting.json").exists():
+            latency = seconds_of(run, arm, setting.ratio, bench.size.timed) + setting.prepare_s
+            noted = {**setting.stored(), "prompt_tokens": prompt_tokens(run, setting), "latency_s": latency}
+            write_atomically(run.folder.file("setting.json"), json.dumps(noted, indent=1) + "\n")
+
+
+def seconds_of(run: Run, arm: Arm, ratio: float, n: int) -> float:
+    """The median CPU seconds of one answer, asked for alone; one thread, so it is the wall time of an idle core.
+
+    The evaluation's own timings are wall times, which say little on a machine that is busy with something else.
+    """
+    backend = run.backend(arm.weights)
+    seconds = []
+    for problem in islice(run.problems("test"), n + 1):
+        prompt = prompt_of(run, arm, ratio, problem)
+        began = time.process_time()
+        ask([problem], [prompt], backend, sampling_of(run.config))
+        seconds.append(time.process_time() - began)
+    return statistics.median(seconds[1:])  # the first warms up
 
 
 def prompt_tokens(run: Run, setting: Setting) -> float:
@@ -94,8 +115,8 @@ def prompt_tokens(run: Run, setting: Setting) -> float:
     return setting.visible if setting.visible is not None else sum(lengths) / len(lengths)
 
 
-def finished(out: Path, size: Size) -> list[tuple[Row, list[Trajectory], list[Row]]]:
-    """(what was noted, answers, times) of every setting that has answered all problems."""
+def finished(out: Path, size: Size) -> list[tuple[Row, list[Trajectory]]]:
+    """(what was noted, answers) of every setting that has answered all problems."""
     found = []
     for file in sorted(out.glob("rows/*/setting.json")):
         noted = json.loads(file.read_text(encoding="utf-8"))
@@ -103,7 +124,7 @@ def finished(out: Path, size: Size) -> list[tuple[Row, list[Trajectory], list[Ro
         folder = RunFolder(file.parent, config_of(setting, size))
         answers = list(read_arm(folder, label(arm_of(setting), setting.ratio)))
         if len(answers) == size.n:
-            found.append((noted, answers, read_timings(folder)))
+            found.append((noted, answers))
     order = list(FAMILIES)
     return sorted(found, key=lambda one: (order.index(one[0]["part"]), one[0]["place"]))
 
@@ -111,20 +132,18 @@ def finished(out: Path, size: Size) -> list[tuple[Row, list[Trajectory], list[Ro
 def collect(out: Path, size: Size) -> Row:
     """Every finished row, each paired with the original and with the trained row nearest to it in tokens."""
     known = finished(out, size)
-    originals = {noted["owners"]: answers for noted, answers, _ in known if noted["family"] == "original"}
+    originals = {noted["owners"]: answers for noted, answers in known if noted["family"] == "original"}
+    known = [pair for pair in known if pair[0]["owners"] in originals]
     count = token_counter(Bench(out, size).prompts.tokenizer)
     rows: list[Row] = []
     rivals: dict[int, list[tuple[Row, list[Trajectory]]]] = {}
-    for noted, answers, times in known:
+    for noted, answers in known:
         setting = Setting.read(noted)
-        if setting.owners not in originals:
-            continue
         arm = arm_of(setting)
         ratio = setting.ratio if arm.per_ratio else None
-        one = summarise_arm(arm, ratio, answers, originals[setting.owners], times)
+        one = summarise_arm(arm, ratio, answers, originals[setting.owners])
         fork = setting.family == "parallel" and setting.name == "fork"
         critical = [critical_tokens(answer.cot, count) if fork else answer.n_cot_tokens for answer in answers]
-        seconds = one.latency_b1_s
         row = {
             **{key: noted[key] for key in ("part", "family", "setting", "about", "owners", "train_cpu_s")},
             "n": one.n,
@@ -134,13 +153,13 @@ def collect(out: Path, size: Size) -> Row:
             "tokens": one.cot_tokens_mean,
             "critical_tokens": sum(critical) / len(critical),
             "prompt_tokens": noted["prompt_tokens"],
-            "latency_s": None if seconds is None else seconds + setting.prepare_s,
+            "latency_s": noted["latency_s"],
             "to_original": difference(originals[setting.owners], answers) if arm.role != "original" else None,
         }
         if noted["rival"]:
             rivals.setdefault(setting.owners, []).append((row, answers))
         rows.append(row)
-    for row, (noted, answers, _) in zip(rows, [one for one in known if one[0]["owners"] in originals], strict=True):
+    for row, (noted, answers) in zip(rows, known, strict=True):
         others = [pair for pair in rivals.get(noted["owners"], []) if pair[0] is not row]
         row["to_rival"] = None
         if others and not noted["rival"] and noted["family"] != "original":

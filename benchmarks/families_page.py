@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from pages import table
@@ -47,8 +47,10 @@ Made by `python benchmarks/families.py`: small references of TokenSkip's relativ
 (`src/tokenskip/baselines`, each with its paper), on the embedded model, {results["n"]:,} held-out problems, greedily;
 one training each, so a point or two between trained rows may be the seed ([seeds.md](seeds.md)). Every number:
 [families.json](families.json). Tokens are those of the chain; a latent thought counts as one. The prompt's are what the
-answer may look at. Seconds are those of single answers on a busy machine, so compare them within a factor of two;
-training includes that of the model that a family starts from (`equations`), and not the chains, which all share.
+answer may look at. Seconds are CPU seconds of one answer alone on one thread (the median of a few), training is in CPU
+seconds, too: with that of the model that a family starts from (`equations`), and without the chains, which all share.
+
+{in_short(one)}
 
 {table(HEAD, [line(row) for row in one], 2)}""",
         against(one, "the shipped adapter's row that is nearest in tokens"),
@@ -78,6 +80,48 @@ the usual hash; none of the held-out ones).
 """
         )
     return "\n".join(sections).rstrip() + "\n"
+
+
+def in_short(rows: Sequence[Row]) -> str:
+    """Who wins where, in sentences that follow from the rows."""
+    original = next(row for row in rows if row["family"] == "original")
+    others = [row for row in rows if row is not original]
+    level = [row for row in others if row["accuracy_high"] >= original["accuracy_low"]]
+    said = []
+    if level:
+        shortest = min(level, key=lambda row: row["tokens"])
+        said.append(
+            f"Of the rows whose interval reaches the untouched model's ({pct(original['accuracy'])}), the shortest is "
+            f"{_named(shortest)}."
+        )
+    if ours := [row for row in others if row["family"] == "tokenskip"]:
+        least = min(ours, key=lambda row: row["tokens"])
+        shorter = [row for row in others if row["tokens"] < least["tokens"]]
+        better = {row["family"] for row in shorter if _apart(least, row) != "above"}
+        said.append(
+            f"The shipped adapter's shortest is {_named(least)}; shorter still are {_listed({row['family'] for row in shorter})}, and of these at no "
+            f"loss against it {_listed(better)}."
+        )
+    if trained := [row for row in others if row["train_cpu_s"]]:
+        cheap, dear = (pick(trained, key=lambda row: row["train_cpu_s"]) for pick in (min, max))
+        said.append(
+            f"Training cost from {cheap['train_cpu_s']:.0f} CPU s ({cheap['family']}, {cheap['setting']}) to "
+            f"{dear['train_cpu_s']:.0f} ({dear['family']}, {dear['setting']})."
+        )
+    quick = min(rows, key=lambda row: row["latency_s"])
+    said.append(
+        f"The quickest answer is that of {quick['family']}, {quick['setting']}: {num(quick['latency_s'], 3)} s, where "
+        f"the untouched model takes {num(original['latency_s'], 3)} s."
+    )
+    return " ".join(said)
+
+
+def _named(row: Row) -> str:
+    return f"{row['family']}, {row['setting']} ({pct(row['accuracy'])} at {row['tokens']:.1f} tokens)"
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def line(row: Row) -> tuple[str, ...]:

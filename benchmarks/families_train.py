@@ -39,11 +39,13 @@ from tokenskip.types import Problem, Scorer, Trajectory
 CONCISE = "Be concise."
 """Under which the untouched model writes a short chain with all its equations: what the families learn from."""
 EMBEDDED = ModelConfig(path="embedded", device="cpu")
-RATIOS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
-FILTER_RATIOS = (0.9, 0.8, 0.7)
+RATIOS = (1.0, 0.7, 0.5)
+FILTER_RATIOS = (0.9, 0.7)
 INSTRUCTIONS = ("Just give the answer.", CONCISE, "Use plain words.", "")
 """What the budget's predictor chooses from."""
 LEAST = (0.99, 0.95)
+PREDICTED_FROM = 1500
+"""Training questions that each instruction is tried on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Size:
     seed: int = 0
     chains: int = 8000
     updates: int | None = None
-    timed: int = 15
+    timed: int = 8
 
     def steps(self, steps: int) -> int:
         """The updates of a training."""
@@ -175,16 +177,16 @@ def filtering(bench: Bench) -> Iterator[Setting]:
     model = load_model(EMBEDDED)
     opening = bench.prompts.ids("<|im_start|>user\n")
     scorers: dict[str, Scorer] = {
-        "surprisal": Surprisal(model, bench.prompts.tokenizer, render=lambda _: opening),
+        "surprisal": Surprisal(model, tokenizer=bench.prompts.tokenizer, render=lambda _: opening),
         "compressor": LLMLingua2(str(compressor_path())),
         "random": RandomScorer(),
     }
     told = {"surprisal": "Selective Context: likely words go", "random": "the control: any words go",
             "compressor": "LLMLingua-2's form: the shipped classifier, which was made for chains"}  # fmt: skip
     for name, scorer in scorers.items():
-        began = time.perf_counter()
+        began = time.process_time()
         cuts = filter_prompt.filtered(problems, scorer, FILTER_RATIOS, count)
-        seconds = (time.perf_counter() - began) / len(problems) / len(FILTER_RATIOS)
+        seconds = (time.process_time() - began) / len(problems) / len(FILTER_RATIOS)
         for ratio, cut in cuts.items():
             yield Setting(part="filter", family="filter", name=f"{name} {ratio:g}", about=told[name],
                           place=10 * list(scorers).index(name) + FILTER_RATIOS.index(ratio),
@@ -283,7 +285,9 @@ def forks(bench: Bench) -> Iterator[Setting]:
 def budgets(bench: Bench) -> Iterator[Setting]:
     """An instruction for each question, by a predictor trained on what the untouched model got right."""
     began = time.process_time()
-    graded = [bench.answers(one, min(bench.size.chains, 2000), wrong=True) for one in INSTRUCTIONS]
+    chains = {CONCISE: bench.size.chains}  # these are there already
+    n = min(bench.size.chains, PREDICTED_FROM)
+    graded = [bench.answers(one, chains.get(one, n), wrong=True)[:n] for one in INSTRUCTIONS]
     outcomes = torch.tensor([[float(bool(t.grade and t.grade.correct)) for t in some] for some in graded]).T
     tokens = [sum(t.n_cot_tokens for t in some) / len(some) for some in graded]
     model = load_model(EMBEDDED)
@@ -291,9 +295,9 @@ def budgets(bench: Bench) -> Iterator[Setting]:
     head = budget.fit_head(seen, outcomes)
     seconds = time.process_time() - began
     problems = bench.test()
-    began = time.perf_counter()
+    began = time.process_time()
     chances = head.chances(budget.features(model, [bench.prompts.prompt(one.question) for one in problems]))
-    each = (time.perf_counter() - began) / len(problems)
+    each = (time.process_time() - began) / len(problems)
     for place, least in enumerate(LEAST):
         chosen = budget.choose(chances, tokens, least)
         counted = {one or "nothing": chosen.count(i) / len(chosen) for i, one in enumerate(INSTRUCTIONS)}
