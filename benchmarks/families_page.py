@@ -10,6 +10,7 @@ from pages import table
 from tokenskip.report.text import num, p_value_text, pct, signed
 
 Row = dict[str, Any]
+LEVEL = 0.05
 HEAD = (
     *("family", "setting", "accuracy", "interval", "CoT tokens", "on the critical path", "prompt", "s / answer"),
     "training, CPU s",
@@ -86,21 +87,22 @@ def in_short(rows: Sequence[Row]) -> str:
     """Who wins where, in sentences that follow from the rows."""
     original = next(row for row in rows if row["family"] == "original")
     others = [row for row in rows if row is not original]
-    level = [row for row in others if row["accuracy_high"] >= original["accuracy_low"]]
+    level = [row for row in others if not _worse(row["to_original"])]
     said = []
     if level:
         shortest = min(level, key=lambda row: row["tokens"])
         said.append(
-            f"Of the rows whose interval reaches the untouched model's ({pct(original['accuracy'])}), the shortest is "
-            f"{_named(shortest)}."
+            f"Of the rows that are not surely worse than the untouched model ({pct(original['accuracy'])}; paired, "
+            f"p < {LEVEL:g}), the shortest is {_named(shortest)}."
         )
     if ours := [row for row in others if row["family"] == "tokenskip"]:
         least = min(ours, key=lambda row: row["tokens"])
         shorter = [row for row in others if row["tokens"] < least["tokens"]]
-        better = {row["family"] for row in shorter if _apart(least, row) != "above"}
+        kept = [row for row in shorter if not _worse(row["to_rival"])]
+        families, as_good = (_listed({row["family"] for row in some}) for some in (shorter, kept))
         said.append(
-            f"The shipped adapter's shortest is {_named(least)}; shorter still are {_listed({row['family'] for row in shorter})}, and of these at no "
-            f"loss against it {_listed(better)}."
+            f"The shipped adapter's shortest is {_named(least)}; shorter still are {families}, and of these not "
+            f"surely worse than it {as_good}."
         )
     if trained := [row for row in others if row["train_cpu_s"]]:
         cheap, dear = (pick(trained, key=lambda row: row["train_cpu_s"]) for pick in (min, max))
@@ -114,6 +116,11 @@ def in_short(rows: Sequence[Row]) -> str:
         f"the untouched model takes {num(original['latency_s'], 3)} s."
     )
     return " ".join(said)
+
+
+def _worse(paired: Row | None) -> bool:
+    """Whether accuracy is lower, surely; a row without a test is worse."""
+    return paired is None or (paired["difference"] < 0 and paired["p_value"] < LEVEL)
 
 
 def _named(row: Row) -> str:
