@@ -15,12 +15,13 @@ import json
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 from families_page import page
-from families_train import FAMILIES, Bench, Setting, Size
+from families_train import FAMILIES, N_ROWS, Bench, Setting, Size
 from headline import RECIPE, Lines
 from pages import RESULTS, ROOT
 
@@ -176,9 +177,12 @@ def difference(before: Sequence[Trajectory], after: Sequence[Trajectory]) -> Row
     return {key: getattr(paired, key) for key in ("difference", "low", "high", "lost", "gained", "p_value")}
 
 
-def missing(rows: Sequence[Row]) -> list[str]:
-    """The parts that no row is of."""
-    return [part for part in FAMILIES if all(row["part"] != part for row in rows)]
+def missing(rows: Sequence[Row]) -> list[Row]:
+    """The parts that lack rows: how many they have, and how many they will have."""
+    found = Counter(row["part"] for row in rows)
+    return [
+        {"part": part, "rows": found[part], "of": n_rows} for part, n_rows in N_ROWS.items() if found[part] < n_rows
+    ]
 
 
 def publish(results: Row, folder: Path) -> None:
@@ -193,21 +197,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", action="append", help=f"a part of {', '.join(FAMILIES)}; may repeat")
     parser.add_argument("--n", type=int, default=Size().n, help="held-out problems")
-    parser.add_argument("--seed", type=int, default=0, help="of the trainings")
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings; only 0 publishes into docs/results")
     parser.add_argument("--limit", type=int, help="a trial with at most N problems and two updates")
+    parser.add_argument("--pooled", type=Path, help="adapter of a recipe with several sources of chains, as a rival")
     parser.add_argument("--publish", action="store_true", help="only write the page of what is finished")
     parser.add_argument("--out", type=Path, help="where the runs are (default: runs/families)")
     args = parser.parse_args(arguments)
     size = Size(n=args.n, seed=args.seed)
     if args.limit is not None:
         size = Size(n=args.limit, seed=args.seed, chains=args.limit, updates=2, timed=1)
-    out = args.out or ROOT / "runs" / ("families" if args.limit is None else f"families-{args.limit}")
-    folder = RESULTS if args.limit is None else out / "published"
+    name = "families" if args.limit is None else f"families-{args.limit}"
+    out = args.out or ROOT / "runs" / (f"{name}-seed-{args.seed}" if args.seed else name)
+    folder = RESULTS if args.limit is None and not args.seed else out / "published"
     try:
         for part in args.only or ():
             if part not in FAMILIES:
                 raise TokenskipError(unknown_name("part", part, FAMILIES))
-        bench = Bench(out, size)
+        bench = Bench(out, size, args.pooled and args.pooled.absolute())
         for part in () if args.publish else dict.fromkeys(("reference", *(args.only or FAMILIES))):
             for setting in FAMILIES[part](bench):
                 measure(bench, setting)

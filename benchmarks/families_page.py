@@ -73,9 +73,9 @@ the usual hash; none of the held-out ones).
 {table(("family", "gives", "gives up"), GIVES_UP, 3)}"""
     )
     if results["missing"]:
-        names = "; ".join(PARTS[part] for part in results["missing"])
+        names = "; ".join(f"{PARTS[one['part']]} ({one['rows']} of {one['of']} rows)" for one in results["missing"])
         sections.append(
-            f"""## Not measured
+            f"""## Not measured yet
 
 {names[0].upper()}{names[1:]}. `python benchmarks/families.py` goes on with what is missing.
 """

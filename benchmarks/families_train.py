@@ -40,6 +40,7 @@ CONCISE = "Be concise."
 """Under which the untouched model writes a short chain with all its equations: what the families learn from."""
 EMBEDDED = ModelConfig(path="embedded", device="cpu")
 RATIOS = (1.0, 0.7, 0.5)
+POOLED_RATIOS = (0.7, 0.5, 0.3)
 FILTER_RATIOS = (0.9, 0.7)
 INSTRUCTIONS = ("Just give the answer.", CONCISE, "Use plain words.", "")
 """What the budget's predictor chooses from."""
@@ -104,8 +105,8 @@ class Setting:
 class Bench:
     """What the parts share: the chains, the prompts, and the models that are trained already."""
 
-    def __init__(self, out: Path, size: Size) -> None:
-        self.out, self.size = out.absolute(), size
+    def __init__(self, out: Path, size: Size, pooled: Path | None = None) -> None:
+        self.out, self.size, self.pooled = out.absolute(), size, pooled
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -169,6 +170,11 @@ def reference(bench: Bench) -> Iterator[Setting]:
         yield Setting(part="reference", family="tokenskip", name=f"γ = {ratio:g}", place=place, ratio=ratio,
                       about="the shipped adapter", weights=str(adapter_path()), marker=True, role="method",
                       rival=True)  # fmt: skip
+
+    for place, ratio in enumerate(POOLED_RATIOS if bench.pooled else (), start=2 + len(RATIOS)):
+        yield Setting(part="reference", family="pooled", name=f"γ = {ratio:g}", place=place, ratio=ratio,
+                      about="trained on chains from several sources", weights=str(bench.pooled), marker=True,
+                      role="method", rival=True)  # fmt: skip
 
 
 def filtering(bench: Bench) -> Iterator[Setting]:
@@ -332,3 +338,14 @@ FAMILIES: dict[str, Callable[[Bench], Iterator[Setting]]] = {
     "budget": budgets,
     "gist": gists,
 }
+N_ROWS = {
+    "reference": 2 + len(RATIOS),
+    "filter": 3 * len(FILTER_RATIOS),
+    "internalise": 3,
+    "skip": 3,
+    "latent": 2,
+    "parallel": 3,
+    "budget": len(LEAST),
+    "gist": 2,
+}
+"""Settings of each part, for the page to say what it lacks."""

@@ -8,7 +8,7 @@ from typing import Any
 import families
 import families_page
 import pytest
-from families_train import FAMILIES, Setting, Size
+from families_train import FAMILIES, N_ROWS, Setting, Size
 
 
 def row(family: str, setting: str, accuracy: float, tokens: float, **more: Any) -> dict[str, Any]:
@@ -21,6 +21,10 @@ def row(family: str, setting: str, accuracy: float, tokens: float, **more: Any) 
     return {**shown, **more}
 
 
+def lacking(part: str, rows: int, of: int) -> dict[str, Any]:
+    return {"part": part, "rows": rows, "of": of}
+
+
 def paired(difference: float, p: float) -> dict[str, Any]:
     return {"difference": difference, "low": difference - 0.01, "high": difference + 0.01, "p_value": p}
 
@@ -31,13 +35,13 @@ def test_the_page_has_every_row_and_what_is_missing() -> None:
         row("original", "whole chain", 0.97, 148.0),
         row("internalised", "gradual", 0.4, 0.0, to_original=paired(-0.59, 0.02), to_rival=rival),
     ]
-    text = families_page.page({"n": 500, "rows": rows, "missing": ["gist", "parallel"]})
+    text = families_page.page({"n": 500, "rows": rows, "missing": [lacking("gist", 0, 2), lacking("parallel", 1, 3)]})
     assert "| original | whole chain | 97.0% | [95.0%, 99.0%]" in text
     assert "−59.0 [" in text
     assert "p = 0.020" in text
     assert "tokenskip γ = 0.5 (75 tokens)" in text
     assert "p < 0.001" in text
-    assert "Gist tokens; parallel steps." in text
+    assert "Gist tokens (0 of 2 rows); parallel steps (1 of 3 rows)." in text
 
 
 def test_the_verdict_needs_intervals_that_are_apart() -> None:
@@ -60,7 +64,8 @@ def test_a_setting_survives_being_stored() -> None:
 
 
 def test_every_part_is_on_the_page() -> None:
-    assert set(FAMILIES) == set(families_page.PARTS)
+    assert set(FAMILIES) == set(families_page.PARTS) == set(N_ROWS)
+    assert families.missing([row("gist", "4", 0.5, 9.0, part="gist")])[-1] == lacking("gist", 1, 2)
 
 
 def test_an_unknown_part_is_named(capsys: Any, tmp_path: Path) -> None:
@@ -74,5 +79,5 @@ def test_an_unknown_part_is_named(capsys: Any, tmp_path: Path) -> None:
 def test_a_trial_runs_to_its_end(tmp_path: Path) -> None:
     families.main(["--limit", "8", "--out", str(tmp_path)])
     text = (tmp_path / "published" / "families.md").read_text(encoding="utf-8")
-    assert "Not measured" not in text
+    assert "Not measured yet" not in text
     assert all(name in text for name in ("fork", "gradual", "8 thoughts", "16 positions", "2 left out"))
