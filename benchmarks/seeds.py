@@ -28,12 +28,13 @@ from tokenskip.commands.prune import share_scores
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.evaluation.results import write_results
 from tokenskip.evaluation.stats import wilson
-from tokenskip.ratio import covers
 from tokenskip.report.text import pct, signed
 from tokenskip.storage.layout import EVAL
+from tokenskip.storage.store import CANDIDATES, CHOSEN, PRUNED, TRAIN
 
 RECIPES = ("demo", "embedded")
-SHARED = ("generate", "grade", "score", "evaluate")
+SHARED = ("generate", "grade", "score", "prune", "candidates", "evaluate")
+SHARED_FILES = (PRUNED, TRAIN, CHOSEN, CANDIDATES)
 Row = dict[str, Any]
 BOUNDS = {
     "demo": {0.8: 1.5, 0.6: 4.0},
@@ -88,13 +89,15 @@ def train(config: RunConfig, folder: Path, seed: int) -> list[Row]:
     with pipeline.Run(base, shared, Lines()) as run:
         (base / "shared.json").write_text(json.dumps(_made_by(config)), encoding="utf-8")
         for stage in SHARED:
-            getattr(pipeline, stage)(run)
+            pipeline.STAGES[stage](run)
     if not own.exists():
         share_scores(base, own, [f"train.seed={seed}"])
+        for file in filter(Path.exists, (base / name for name in SHARED_FILES)):
+            (shutil.copytree if file.is_dir() else shutil.copyfile)(file, own / file.name)
     print(f"{config.name}: seed {seed}", file=sys.stderr, flush=True)
     with pipeline.Run(own, _with(config, arms=("original", "tokenskip"), seed=seed), Lines()) as run:
-        pipeline.prune(run)
-        pipeline.train(run)
+        for stage in ("prune", "candidates", "train"):
+            pipeline.STAGES[stage](run)
         (own / EVAL).mkdir(exist_ok=True)
         shutil.copyfile(base / EVAL / "original.jsonl", own / EVAL / "original.jsonl")
         pipeline.evaluate(run)
@@ -150,7 +153,7 @@ def section(name: str, config: dict[str, Any], rows: Sequence[Row]) -> str:
         deviation = f"{np.std(changes, ddof=1):.2f}" if len(changes) > 1 else "–"
         lines.append(
             (
-                f"{ratio:g}" + ("" if covers(_ratios(config), ratio) else " (untrained)"),
+                f"{ratio:g}" + ("" if ratio in _ratios(config) else " (untrained)"),
                 pct(mean),
                 f"[{pct(low)}, {pct(high)}]",
                 *(signed(value) for value in (float(np.mean(changes)), min(changes), max(changes))),

@@ -194,7 +194,7 @@ _ROUND_ARM = "tokenskip_round_"
 
 def round_arm(number: int) -> Arm:
     """The arm of an on-policy round's adapter; round 0 is the first fine-tuning."""
-    about = f"fine-tuned on the model's own short chains, round {number}" if number else "fine-tuned on pruned chains"
+    about = f"fine-tuned on the model's own short chains, round {number}" if number else "fine-tuned on shorter chains"
     return Arm(name=f"{_ROUND_ARM}{number}", about=about, weights=f"round_{number}", per_ratio=True, marker=True)
 
 
@@ -217,7 +217,7 @@ ARMS = {
     arm.name: arm
     for arm in (
         Arm(name="original", about="the untouched model, whole chains", role="original"),
-        Arm(name="tokenskip", about="fine-tuned on pruned chains", weights="tokenskip", per_ratio=True, marker=True),
+        Arm(name="tokenskip", about="fine-tuned on shorter chains", weights="tokenskip", per_ratio=True, marker=True),
         Arm(
             name="tokenskip_calibrated",
             about="tokenskip, asked through the map of `tokenskip calibrate`",

@@ -19,7 +19,7 @@ from tokenskip.candidates.settings import CandidatesConfig as CandidatesConfig
 from tokenskip.errors import ConfigError, unknown_name
 from tokenskip.prompting.arguments import check_argument
 from tokenskip.prompting.effort import effort_mistake
-from tokenskip.ratio import RatioRange
+from tokenskip.ratio import RatioRange, Spelling
 from tokenskip.recipes import lay_over as lay_over
 from tokenskip.recipes import read_recipe_file
 from tokenskip.recipes.fields import PAPER_RATIOS as PAPER_RATIOS
@@ -75,8 +75,8 @@ class PromptConfig(Section):
         description="what the saved chat template does with a ratio that was not trained: take the nearest that was, "
         "refuse it, or pass it on",
     )
-    decimals: Literal[2] | None = Field(
-        None, description="2: every ratio is written with two decimals, as a range of prune.ratios always is"
+    spelling: Spelling = Field(
+        "short", description="a ratio in the prompt: short 0.6, decimals 0.60, or a scale; of a range never short"
     )
     effort: Effort = Field(default_factory=dict, description="ratios by reasoning_effort: {low: 0.5, high: 1}")
 
@@ -158,7 +158,9 @@ class TrainConfig(Section):
         "adamw", description="muon (method: full): orthogonalised momentum for matrices, AdamW at 0.15 of the rate else"
     )
     learning_rate: float = Field(5e-5, gt=0)
-    scheduler: str = Field("cosine", description="learning-rate schedule, as transformers names it")
+    scheduler: str = Field(
+        "cosine", description="as transformers names it; warmup_stable_decay falls over the last 40% of the steps"
+    )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
     epochs: float = Field(3.0, gt=0)
     batch_size: int = Field(8, ge=1, description="effective batch: sequences per optimiser step over all devices")
@@ -274,9 +276,10 @@ class RunConfig(Section):
     def _one_spelling(cls, values: Any) -> Any:
         """A model that is to read any ratio of a range sees all in one spelling: 0.60 beside 0.65."""
         if isinstance(values, dict) and isinstance(values.get("prune"), dict):
-            ratios, prompt = values["prune"].get("ratios"), values.get("prompt") or {}
-            if isinstance(ratios, Mapping | RatioRange) and isinstance(prompt, dict):
-                return {**values, "prompt": {**prompt, "decimals": 2}}
+            prompt = values.get("prompt") or {}
+            short = isinstance(prompt, dict) and prompt.get("spelling", "short") == "short"
+            if short and isinstance(values["prune"].get("ratios"), Mapping | RatioRange):
+                return {**values, "prompt": {**prompt, "spelling": "decimals"}}
         return values
 
     @field_validator("engine", mode="before")

@@ -17,7 +17,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from tokenskip.errors import ConfigError
 
@@ -29,10 +29,16 @@ REACH = 0.03
 """A ratio that no prompt reached, but one missed by no more than this, is not refused: it gets that prompt."""
 
 
+Spelling = Literal["short", "decimals", "scale"]
+"""How a prompt writes a ratio: 0.6 as in the paper, 0.60, or as ten digits, `Ratio.written`."""
+TENTHS = "0123456789X"
+"""What a scale writes for 0 to 10 tenths."""
+
+
 class Ratio(float):
     """The share of a chain's tokens to keep: above 0, at most 1, rounded to four decimals.
 
-    `str` of it is its one spelling in prompts, labels and file names: `0.6`, never `0.60000000001`.
+    `str` of it is its one spelling in labels and file names: `0.6`, never `0.60000000001`.
 
     Raises:
         ValueError: anything else; `Ratio.parse` says the same as a `ConfigError`.
@@ -56,6 +62,20 @@ class Ratio(float):
             return cls(given)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+
+    def written(self, spelling: Spelling) -> str:
+        """The ratio as prompts of that spelling write it; all but `short` have two decimals.
+
+        `scale` is ten digits with the ratio as their mean in tenths: 0.87 is 8889999999, 0.97 is 999XXXXXXX (X for 10).
+        For models so small that they take 0.87 and 0.78 for the same: they average the digits wherever these stand, and
+        of a scale that is the ratio.
+        """
+        if spelling == "short":
+            return str(self)
+        if spelling == "decimals":
+            return f"{self:.2f}"
+        tenths, more = divmod(round(self * 100), 10)
+        return TENTHS[tenths] * (10 - more) + TENTHS[tenths + 1 : tenths + 2] * more
 
 
 class RatioRange(tuple[float, ...]):

@@ -293,15 +293,22 @@ def test_an_older_run_without_rounds_can_still_be_read() -> None:
     assert check_config({"rounds": {"count": 0, "tolerance": 0.1}}, "config.json") == RunConfig()
 
 
-def test_of_a_range_a_chain_is_trained_on_under_what_it_achieved(tmp_path: Path, model_folder: Path) -> None:
+def test_of_a_range_a_written_chain_is_trained_on_under_what_it_achieved_and_a_cut_under_its_ratio(
+    tmp_path: Path, model_folder: Path
+) -> None:
     prune = {"ratios": {"from": 0.3, "to": 1.0}, "per_trajectory": 4}
     recipe_file = recipe(tmp_path, model_folder, candidates={"sources": SOURCES, "tolerance": 0.1}, prune=prune)
     stages(tmp_path / "run", recipe_file, *BEFORE, "candidates")
     rows = [row for row in read_rows(tmp_path / "run" / "train.jsonl") if row["ratio"] < 1]
     assert len({row["ratio"] for row in rows}) > 5
-    assert all(
-        abs(row["ratio"] - row["achieved_ratio"]) <= 0.0051 for row in rows if 0.3 < row["achieved_ratio"] < 0.99
-    )
+    written = [row for row in rows if row["source"] != "prune" and 0.3 < row["achieved_ratio"] < 0.99]
+    assert written
+    assert all(abs(row["ratio"] - row["achieved_ratio"]) <= 0.0051 for row in written)
+    pruned = read_rows(tmp_path / "run" / "pruned.jsonl")
+    ratios = {row["id"]: [cut["ratio"] for cut in row.get("pruned", [])] for row in pruned}
+    cut = [row for row in rows if row["source"] == "prune"]
+    assert cut
+    assert all(row["ratio"] in ratios[row["id"]] for row in cut)
     info = json.loads((tmp_path / "run" / "candidates.json").read_text())
     assert list(info["rows"]) == ["1.0", "0.9", "0.8", "0.7", "0.6", "0.5", "0.4", "0.3"], "counted by the tenth"
     assert sum(info["rows"].values()) == sum(1 for _ in read_rows(tmp_path / "run" / "train.jsonl"))

@@ -71,7 +71,7 @@ def test_a_map_is_replaced_taken_out_and_kept(mapped: Any) -> None:
 def test_every_engine_has_the_filters_of_the_control() -> None:
     """llama.cpp's engine has no `round`, for one; the tests on a real server compare the bytes."""
     made = [add_ratio_control(make_tokenizer(), settings=TRAINED).chat_template]
-    of_range = TemplateSettings(ratios=RatioRange(0.3, 1.0), decimals=2, date=datetime.date(2024, 7, 5))
+    of_range = TemplateSettings(ratios=RatioRange(0.3, 1.0), spelling="decimals", date=datetime.date(2024, 7, 5))
     made += [add_ratio_control(make_tokenizer(), settings=of_range).chat_template, set_effort(made[0], MAP)]
     made += [set_ratio_map(made[0], RatioMap(((0.45, 0.5), (0.95, 0.9)), steps=steps)) for steps in (False, True)]
     for template in made:

@@ -12,7 +12,7 @@ from scripted_runs import recipe
 
 from tokenskip import pipeline
 from tokenskip.config import RunConfig, check_config, load_recipe
-from tokenskip.errors import ConfigError
+from tokenskip.errors import ConfigError, ModelError
 from tokenskip.prompting.chat_template import TemplateSettings, add_ratio_control, mark_question, read_settings
 from tokenskip.prompting.prompts import Prompts
 from tokenskip.pruning.corpus import draw_ratios
@@ -43,12 +43,14 @@ def test_a_range_is_its_hundredths() -> None:
 def test_a_recipe_with_a_range_writes_two_decimals_and_reads_back() -> None:
     config = check_config({"prune": {"ratios": RANGE, "per_trajectory": 6}}, "x")
     assert isinstance(config.prune.ratios, RatioRange)
-    assert (config.prompt.decimals, config.prune.rows_per_chain) == (2, 6)
+    assert (config.prompt.spelling, config.prune.rows_per_chain) == ("decimals", 6)
     stored = config.model_dump(mode="json")
     assert stored["prune"]["ratios"] == RANGE
     assert check_config(stored, "x") == config
     assert config.model_copy() == RunConfig.model_validate(config.model_dump())
-    assert check_config({}, "x").prompt.decimals is None, "the paper's form"
+    assert check_config({}, "x").prompt.spelling == "short", "the paper's form"
+    scale = {"prune": {"ratios": RANGE}, "prompt": {"spelling": "scale"}}
+    assert check_config(scale, "x").prompt.spelling == "scale"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_draws_span_the_range_and_hold_the_whole_chain() -> None:
     [(0.1, "0.30"), (0.3, "0.30"), ("0.5", "0.50"), (0.55, "0.55"), (0.333, "0.33"), (0.999, ""), (1, "")],
 )
 def test_a_saved_template_keeps_inside_the_range(asked: Any, prompted: str) -> None:
-    settings = TemplateSettings(ratios=RatioRange(0.3, 1.0), decimals=2)
+    settings = TemplateSettings(ratios=RatioRange(0.3, 1.0), spelling="decimals")
     tokenizer = add_ratio_control(make_tokenizer(), settings=settings)
     assert read_settings(tokenizer.chat_template) == settings
     shown = prompt(tokenizer, asked)
@@ -105,8 +107,31 @@ def test_a_saved_template_keeps_inside_the_range(asked: Any, prompted: str) -> N
     assert settings.nearest(float(asked)) == (float(prompted) if prompted else 1.0)
 
 
+@pytest.mark.parametrize("asked", [step / 100 for step in range(1, 100)] + [0.29 + 0.29, 0.666, "0.5"])
+def test_a_scale_is_ten_digits_with_the_ratio_as_their_mean(asked: Any) -> None:
+    tokenizer = add_ratio_control(make_tokenizer(), settings=TemplateSettings(spelling="scale"))
+    assert read_settings(tokenizer.chat_template).spelling == "scale"
+    written = prompt(tokenizer, asked).partition("How many?<eos>")[2].partition("<eos>")[0]
+    assert mark_question("How many?", float(asked), "<eos>", "scale") == f"How many?<eos>{written}<eos>"
+    tenths = [10 if digit == "X" else int(digit) for digit in written]
+    assert len(tenths) == 10
+    assert max(tenths) - min(tenths) <= 1
+    assert sum(tenths) == round(float(asked) * 100)
+
+
+def test_the_whole_chain_has_no_scale() -> None:
+    tokenizer = add_ratio_control(make_tokenizer(), settings=TemplateSettings(spelling="scale"))
+    assert "<eos>" not in prompt(tokenizer, 1.0)
+
+
+def test_a_spelling_that_nobody_knows_is_damage() -> None:
+    tokenizer = add_ratio_control(make_tokenizer(), settings=TemplateSettings(spelling="scale"))
+    with pytest.raises(ModelError, match="damaged"):
+        read_settings(tokenizer.chat_template.replace('"scale"', '"runes"'))
+
+
 def test_the_strict_form_refuses_what_is_outside() -> None:
-    settings = TemplateSettings(ratios=RatioRange(0.4, 0.9), strict=True, decimals=2)
+    settings = TemplateSettings(ratios=RatioRange(0.4, 0.9), strict=True, spelling="decimals")
     tokenizer = add_ratio_control(make_tokenizer(), settings=settings)
     assert "<eos>0.55<eos>" in prompt(tokenizer, 0.55)
     for ratio in (0.39, 0.95):
@@ -123,7 +148,7 @@ def test_training_rows_and_servers_spell_a_ratio_alike(tmp_path: Path, model_fol
         assert {row["ratio"] for row in rows} - {0.5, 0.8, 1.0}, "not the tenths only"
         texts = [run.prompts.text(row["prompt"], row["ratio"]) for row in rows]
         for row, text in zip(rows, texts, strict=True):
-            marked = mark_question(row["prompt"][-1]["content"], row["ratio"], "<eos>", 2)
+            marked = mark_question(row["prompt"][-1]["content"], row["ratio"], "<eos>", "decimals")
             assert marked in text
             assert (f"<eos>{row['ratio']:.2f}<eos>" in text) == (row["ratio"] < 1)
         run.prompts.save_tokenizer(tmp_path / "saved", run.config.prune.ratios)

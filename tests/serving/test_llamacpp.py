@@ -131,8 +131,9 @@ def templates() -> dict[str, str]:
         "anything": TemplateSettings(),
         "list": plain,
         "strict": replace(plain, strict=True),
-        "range": TemplateSettings(ratios=RatioRange(0.3, 1.0), decimals=2),
-        "strict range": TemplateSettings(ratios=RatioRange(0.3, 0.9), decimals=2, strict=True),
+        "range": TemplateSettings(ratios=RatioRange(0.3, 1.0), spelling="decimals"),
+        "scale": TemplateSettings(ratios=RatioRange(0.3, 1.0), spelling="scale"),
+        "strict range": TemplateSettings(ratios=RatioRange(0.3, 0.9), spelling="decimals", strict=True),
         "arguments": replace(plain, template_kwargs={"style": "short", "depth": [1, {"x": None}]}),
         "date": replace(plain, date=datetime.date(2024, 7, 5)),
     }
@@ -151,7 +152,8 @@ def templates() -> dict[str, str]:
     return made
 
 
-KINDS = ("anything", "list", "strict", "range", "strict range", "arguments", "date", "map", "steps", "effort")
+KINDS = ("anything", "list", "strict", "range", "scale", "strict range", "arguments", "date", "map", "steps")
+KINDS += ("effort",)
 
 
 def test_every_kind_of_control_is_rendered() -> None:

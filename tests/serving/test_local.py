@@ -108,7 +108,7 @@ THOUGHTS_LEFT_OUT = CHATML.replace("m['content']", "(m['content'] if loop.last o
 def test_a_go_template_puts_the_same_texts_around_turns(template: str) -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = template
-    add_ratio_control(tokenizer, settings=TemplateSettings(ratios=RatioRange(0.3, 1.0), decimals=2))
+    add_ratio_control(tokenizer, settings=TemplateSettings(ratios=RatioRange(0.3, 1.0), spelling="decimals"))
     pieces = take_apart(tokenizer)  # which puts conversations together again, and compares
     assert pieces.user == ("<|im_start|>user\n", "<|im_end|>\n")
     assert pieces.opening == "<|im_start|>assistant\n"

@@ -21,7 +21,6 @@ WRONG = [
     ("train.scheduler=cosinee", "unknown scheduler 'cosinee' (did you mean 'cosine'?)"),
     ("train.scheduler=reduce_lr_on_plateau", "needs an evaluation"),
     ("train.scheduler=cosine_with_min_lr", "needs min_lr or min_lr_rate"),
-    ("train.scheduler=warmup_stable_decay", "needs num_decay_steps"),
     ("train.target_modules=[foo]", "has no module 'foo'"),
     ("train.target_modules=[q_proj, v_prj]", "has no module 'v_prj' (did you mean 'v_proj'?)"),
     ("train.target_modules=q_proj", "a name goes into a list: [q_proj]"),

@@ -189,6 +189,35 @@ def test_the_mean_is_that_of_the_last_steps() -> None:
     assert still.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(("given", "falls_from"), [("", 12), ("lr_scheduler_kwargs: {num_decay_steps: 5}", 15)])
+def test_the_rate_stays_and_then_falls_to_zero(given: str, falls_from: int, tmp_path: Path) -> None:
+    """`warmup_stable_decay` without a number of steps falls over the last 40% of them."""
+    from transformers import AutoTokenizer
+
+    from tokenskip.config import load_recipe
+    from tokenskip.training.train import make_trainer, training_arguments
+
+    folder = family_model("llama", tmp_path)
+    wanted = ["scheduler=warmup_stable_decay", "warmup=0.1", "epochs=2", "batch_size=4", "learning_rate=0.5"]
+    if given:
+        wanted.append(f"trainer={{{given}}}")
+    config = load_recipe(None, [f"model.path={folder}", *(f"train.{one}" for one in wanted)])
+    rows = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}] * 40
+    arguments = training_arguments(config, tmp_path / "checkpoints")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    made = make_trainer(model, rows, config, arguments, AutoTokenizer.from_pretrained(folder))
+    made.create_optimizer_and_scheduler(num_training_steps=config.train.steps(len(rows)))
+    rates = []
+    for _ in range(20):
+        rates.append(made.lr_scheduler.get_last_lr()[0])
+        made.optimizer.step()
+        made.lr_scheduler.step()
+    assert rates[:2] == [0, 0.25]
+    assert rates[2 : falls_from + 1] == [0.5] * (falls_from - 1)
+    assert all(later < earlier for earlier, later in zip(rates[falls_from:], rates[falls_from + 1 :], strict=False))
+    assert made.lr_scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("device", "method", "dtype", "weights", "bf16"),
     [

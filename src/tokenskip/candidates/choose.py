@@ -5,7 +5,8 @@ For each question and ratio γ: the candidates that are right, pass the equation
     | CoT tokens / CoT tokens of this question's whole chain - γ |  <=  candidates.tolerance
 
 best first as `candidates.prefer` says; `candidates.keep` of them are trained on under γ. A γ of 1 is the whole chain.
-Where `prune.ratios` is a range, a chosen chain is trained on under the ratio that it achieved.
+Where `prune.ratios` is a range, a chain that was cut is trained on under the ratio it was cut to, and one that was
+written under the ratio that it achieved.
 Always the shortest is known to be worse (TokenSqueeze, arXiv 2511.13223). With the source `prune` alone nothing is left
 to choose: the rows are those that the stage prune has written, each at the ratio of its cut, as in the paper.
 
@@ -173,16 +174,21 @@ def _rows(run: Run, question: Question, tally: Tally) -> Iterator[Row]:
             chosen = near[: run.config.candidates.keep]
             tally.ratio(ratio, near, chosen)
             for candidate in chosen:
-                label = _label(question.achieved(candidate), ratio, run.config.prune.ratios)
+                label = _label(candidate, question.achieved(candidate), ratio, run.config.prune.ratios)
                 yield tally.row(
                     candidate_row(candidate.text, candidate.source, label, question.n_cot_tokens, run.prompts)
                 )
 
 
-def _label(achieved: float, ratio: float, ratios: Sequence[float]) -> float:
-    """The ratio that a chain is trained under: the one it was chosen for, or of a range the nearest to its own."""
+def _label(candidate: Candidate, achieved: float, ratio: float, ratios: Sequence[float]) -> float:
+    """The ratio that a chain is trained under: the one it was chosen for, or of a range the one nearest to its own.
+
+    A cut keeps its own, which says where the threshold lay (`prune.cut: corpus`); what it achieves varies by chain.
+    """
     if not isinstance(ratios, RatioRange):
         return ratio
+    if candidate.ratio is not None:
+        return candidate.ratio
     return min((one for one in ratios if one < 1), key=lambda one: abs(one - achieved))
 
 

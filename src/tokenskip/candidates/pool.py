@@ -32,6 +32,11 @@ class Candidate:
     text: Trajectory
     logprob: float | None = None
 
+    @property
+    def ratio(self) -> float | None:
+        """The ratio that the stage prune cut it to; None of any other source's."""
+        return self.text.pruned[0].ratio if self.text.pruned else None
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -61,7 +66,7 @@ def texts(run_folder: RunFolder, part: Part) -> Iterator[tuple[Trajectory, list[
     if source == PRUNE:
         for chain in run_folder.trajectories(PRUNED):
             shorter = [cut for cut in chain.pruned if cut.ratio < 1]
-            cuts = [_cut(chain, cut.text, cut.n_tokens_pruned, cut.rejected) for cut in shorter]
+            cuts = [replace(_cut(chain, cut.text, cut.n_tokens_pruned, cut.rejected), pruned=(cut,)) for cut in shorter]
             yield replace(chain, pruned=()), cuts
         return
     name = file_of(source)

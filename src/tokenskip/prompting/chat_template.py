@@ -28,7 +28,7 @@ from tokenskip import ratio as ratio_map
 from tokenskip.errors import ConfigError, ModelError
 from tokenskip.prompting.bounded import LimitError, bounded
 from tokenskip.prompting.effort import EFFORT, effort_piece, read_effort, without_effort
-from tokenskip.ratio import UNMAPPED, Ratio, RatioMap, RatioRange, covers, spell
+from tokenskip.ratio import TENTHS, UNMAPPED, Ratio, RatioMap, RatioRange, Spelling, covers, spell
 from tokenskip.types import Message
 
 _BEGIN, _END = "{#- tokenskip: ratio control -#}", "{#- tokenskip: end -#}"
@@ -83,7 +83,15 @@ _CONTROL = """\
 
 _MARKER = "{%- set tsk_mark ="
 _FIRST = _CONTROL.partition("\n")[0]
-_SHORT, _TWO_DECIMALS = "(tsk.ratio | string)", "((tsk.ratio | string) + '0')[:4]"
+_LOW = "((tsk.ratio * 10 + 0.001) | int)"  # tenths; 0.7 * 10 may be a little less than 7
+_MORE = f"(((tsk.ratio * 100 + 0.5) | int) - 10 * {_LOW})"
+_WRITTEN = {
+    "short": "(tsk.ratio | string)",
+    "decimals": "((tsk.ratio | string) + '0')[:4]",
+    "scale": f"('0000000000' | replace('0', '{TENTHS}'[{_LOW}:{_LOW} + 1]))[:10 - {_MORE}]"
+    f" + ('0000000000' | replace('0', '{TENTHS}'[{_LOW} + 1:{_LOW} + 2]))[:{_MORE}]",
+}
+"""`Ratio.written` as template text."""
 _MAP_BEGIN, _MAP_END = "{#- tokenskip: map -#}", "{#- tokenskip: map end -#}"
 _SETTINGS = "{#- tokenskip: settings "
 
@@ -104,14 +112,14 @@ class TemplateSettings:
 
     `template_kwargs`: values of other template arguments where the caller gives none. `date`: what `strftime_now` says
     instead of today. `ratios`: what was trained, a list or a range; another ratio becomes the nearest of them, or is
-    refused (`strict`). `decimals`: 2 where every ratio is written with two, None where with as few as it needs.
+    refused (`strict`). `spelling`: how a ratio is written.
     """
 
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     date: date | None = None
     ratios: tuple[float, ...] = ()
     strict: bool = False
-    decimals: int | None = None
+    spelling: Spelling = "short"
 
     def nearest(self, ratio: float) -> float:
         """The trained ratio that `ratio` is prompted as, the lower of two equally near; itself where none are known."""
@@ -133,7 +141,7 @@ class TemplateSettings:
             "date": self.date.isoformat() if self.date else None,
             "ratios": self.ratios.dump() if isinstance(self.ratios, RatioRange) else list(self.ratios),
             "strict": self.strict,
-            "decimals": self.decimals,
+            "spelling": None if self.spelling == "short" else self.spelling,
         }
         values = {name: value for name, value in values.items() if value}
         return f"{_SETTINGS}{json.dumps(values).replace('#', chr(92) + 'u0023')} -#}}" if values else ""
@@ -184,12 +192,15 @@ def read_settings(template: str | None) -> TemplateSettings:
     try:
         values = json.loads(rest.partition(" -#}")[0])
         day, ratios = values.get("date"), values.get("ratios", ())
+        spelling = values.get("spelling", "short")
+        if spelling not in _WRITTEN:
+            raise ValueError(spelling)
         return TemplateSettings(
             template_kwargs=dict(values.get("template_kwargs", {})),
             date=date.fromisoformat(day) if day else None,
             ratios=RatioRange.read(ratios) if isinstance(ratios, dict) else tuple(map(Ratio, ratios)),
             strict=bool(values.get("strict", False)),
-            decimals=values.get("decimals"),
+            spelling=spelling,
         )
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise ModelError("the settings of the ratio control in the chat template are damaged: train again") from None
@@ -228,14 +239,12 @@ def add_ratio_control(tokenizer: Any, delimiter: str = "eos_token", settings: Te
     settings = read_settings(template) if settings is None else settings
     template = own_template(template)
     literal = "eos_token" if delimiter == "eos_token" else json.dumps(delimiter, ensure_ascii=False)
-    number = _SHORT if settings.decimals is None else _TWO_DECIMALS
-    control = _CONTROL.replace("SCALE", str(10 ** (settings.decimals or 4)))
-    control = control.replace("SPELLED", number).replace("DELIMITER", literal)
+    control = _CONTROL.replace("SCALE", str(10 ** (4 if settings.spelling == "short" else 2)))
+    control = control.replace("SPELLED", _WRITTEN[settings.spelling]).replace("DELIMITER", literal)
     prefix = _BEGIN + settings.dump() + settings.prefix() + control + _END
     tokenizer.chat_template = prefix + template
     try:
-        spelled = tokenizer.eos_token if delimiter == "eos_token" else delimiter
-        _check_control(tokenizer, spelled, settings.decimals)
+        _check_control(tokenizer, tokenizer.eos_token if delimiter == "eos_token" else delimiter, settings.spelling)
     except ModelError:
         tokenizer.chat_template = template
         raise
@@ -328,14 +337,14 @@ def unread_kwargs(template: str | None, names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in read]
 
 
-def _check_control(tokenizer: Any, delimiter: str, decimals: int | None) -> None:
+def _check_control(tokenizer: Any, delimiter: str, spelling: Spelling) -> None:
     """ModelError when the template under the control cannot carry the marker."""
     question = [{"role": "user", "content": "Which?"}]
     try:
         rendered = render(tokenizer, question, 0.5, trial=True)
     except ModelError:  # some templates insist on a system turn
         rendered = render(tokenizer, [{"role": "system", "content": "Be kind."}, *question], 0.5, trial=True)
-    marked = mark_question("Which?", 0.5, delimiter, decimals)
+    marked = mark_question("Which?", 0.5, delimiter, spelling)
     if marked not in rendered:
         raise ModelError(
             f"the chat template does not pass the end of a question on: asked for {marked!r}, "
@@ -380,12 +389,11 @@ def ratio_kwargs(ratio: float) -> dict[str, str]:
     return {} if ratio == 1 else {"compression_ratio": str(Ratio.parse(ratio))}
 
 
-def mark_question(text: str, ratio: float, delimiter: str, decimals: int | None = None) -> str:
+def mark_question(text: str, ratio: float, delimiter: str, spelling: Spelling = "short") -> str:
     """A user turn as the template's control writes it: the text without delimiters, and the marker; the text for 1."""
     if ratio == 1:
         return text
     text = text.replace(delimiter, "")
     if delimiter in text:
         text = text.replace(delimiter[:1], "")
-    spelled = str(Ratio.parse(ratio)) if decimals is None else f"{Ratio.parse(ratio):.{decimals}f}"
-    return f"{text}{delimiter}{spelled}{delimiter}"
+    return f"{text}{delimiter}{Ratio.parse(ratio).written(spelling)}{delimiter}"

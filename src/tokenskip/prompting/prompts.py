@@ -42,7 +42,7 @@ class Prompts:
             raise ModelError(
                 'the tokenizer has no eos token, so no completion could end: add "eos_token" to tokenizer_config.json'
             )
-        settings = TemplateSettings(template_kwargs=config.template_kwargs, date=config.date, decimals=config.decimals)
+        settings = TemplateSettings(template_kwargs=config.template_kwargs, date=config.date, spelling=config.spelling)
         self.tokenizer = add_ratio_control(tokenizer, config.delimiter, settings)
         if config.effort and reads_effort(tokenizer.chat_template):
             raise ModelError(

@@ -137,7 +137,7 @@ FORMATS: dict[str, Callable[[Iterator[Row], Path, Prompts, RunConfig], int]] = {
 def _chat(row: Row, prompts: Prompts) -> list[Row]:
     """All turns of a row, the ratio written into the question (which is the last turn of the prompt)."""
     *before, user = row["prompt"]
-    text = mark_question(user["content"], row["ratio"], prompts.delimiter, prompts.config.decimals)
+    text = mark_question(user["content"], row["ratio"], prompts.delimiter, prompts.config.spelling)
     return [*before, {"role": "user", "content": text}, *row["completion"]]
 
 

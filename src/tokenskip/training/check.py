@@ -102,11 +102,6 @@ def _check_scheduler(settings: TrainConfig) -> None:
             f"train.scheduler: {settings.scheduler} needs {needed[settings.scheduler]}: "
             "set train.trainer={lr_scheduler_kwargs: {min_lr_rate: 0.1}}"
         )
-    if settings.scheduler == "warmup_stable_decay" and "num_decay_steps" not in options:
-        raise ConfigError(
-            "train.scheduler: warmup_stable_decay needs num_decay_steps: "
-            "set train.trainer={lr_scheduler_kwargs: {num_decay_steps: 100}}"
-        )
 
 
 def _check_trainer(config: RunConfig) -> None:

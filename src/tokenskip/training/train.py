@@ -35,6 +35,9 @@ from tokenskip.tracking import tracked, trainer_options
 from tokenskip.training.check import checkpointing_key
 from tokenskip.training.dataset import trained_ratios
 
+DECAY = 0.4
+"""Share of the steps, the last ones, in which `warmup_stable_decay` lowers the rate to zero."""
+
 
 def run(run: Run) -> None:
     """Stage 6: the run's own adapter.
@@ -146,6 +149,9 @@ def make_trainer(
     from tokenskip.training.trainer import Trainer
 
     set_seed(arguments.seed)
+    if arguments.lr_scheduler_type == "warmup_stable_decay":
+        n_decay = round(DECAY * config.train.steps(len(rows)))
+        arguments.lr_scheduler_kwargs = {"num_decay_steps": n_decay, **(arguments.lr_scheduler_kwargs or {})}
     model = with_adapter(model, config)
     if arguments.use_cpu and arguments.bf16:
         _round_frozen(model)
