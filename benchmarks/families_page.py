@@ -49,7 +49,7 @@ Made by `python benchmarks/families.py`: small references of TokenSkip's relativ
 one training each, so a point or two between trained rows may be the seed ([seeds.md](seeds.md)). Every number:
 [families.json](families.json). Tokens are those of the chain; a latent thought counts as one. The prompt's are what the
 answer may look at. Seconds are CPU seconds of one answer alone on one thread (the median of a few), training is in CPU
-seconds, too: with that of the model that a family starts from (`equations`), and without the chains, which all share.
+seconds, too: with that of the model that a family starts from (`explicit`), and without the chains, which all share.
 
 {in_short(one)}
 
@@ -193,14 +193,14 @@ def _apart(high: Row, low: Row) -> str:
 
 def _order(at: dict[tuple[str, str], Row], row: Row, name: str) -> str:
     """The row between the explicit chain and none, in words, with what its paper says."""
-    above, below = at.get(("explicit", "equations")), at.get(("internalised", "at once"))
+    above, below = at.get(("explicit", "short chain")), at.get(("internalised", "at once"))
     if not above or not below:
         return ""
     found = _apart(above, row), _apart(row, below)
     met = "yes" if found == ("above", "above") else "**no**"
     return (
-        f"{name} ({pct(row['accuracy'])}) is below the explicit chain and above none: {met}. The explicit chain of "
-        f"equations ({pct(above['accuracy'])}) is {found[0]} it, and it is {found[1]} an answer without a chain "
+        f"{name} ({pct(row['accuracy'])}) is below the explicit chain and above none: {met}. The explicit "
+        f"chain ({pct(above['accuracy'])}) is {found[0]} it, and it is {found[1]} an answer without a chain "
         f"({pct(below['accuracy'])})."
     )
 
@@ -259,7 +259,7 @@ def _skipped(at: dict[tuple[str, str], Row]) -> str:
 
 def _gist(at: dict[tuple[str, str], Row]) -> str:
     rows = [row for (family, _), row in at.items() if family == "gist"]
-    whole = at.get(("explicit", "equations"))
+    whole = at.get(("explicit", "short chain"))
     if not rows or not whole:
         return ""
     best = max(rows, key=lambda row: row["accuracy"])

@@ -37,7 +37,7 @@ from tokenskip.tokens import token_counter
 from tokenskip.types import Problem, Scorer, Trajectory
 
 CONCISE = "Be concise."
-"""Under which the untouched model writes a short chain with all its equations: what the families learn from."""
+"""Under which the untouched model writes a short chain with all its steps: what the families learn from."""
 EMBEDDED = ModelConfig(path="embedded", device="cpu")
 RATIOS = (1.0, 0.7, 0.5)
 POOLED_RATIOS = (0.7, 0.5, 0.3)
@@ -45,7 +45,7 @@ FILTER_RATIOS = (0.9, 0.7)
 INSTRUCTIONS = ("Just give the answer.", CONCISE, "Use plain words.", "")
 """What the budget's predictor chooses from."""
 LEAST = (0.99, 0.95)
-PREDICTED_FROM = 1500
+PREDICTED_FROM = 800
 """Training questions that each instruction is tried on."""
 
 
@@ -132,7 +132,7 @@ class Bench:
 
     @cached_property
     def solved(self) -> list[Solved]:
-        """The chains as ids: their equations, a line each."""
+        """The chains as ids, step by step."""
         return [solve(one, self.prompts) for one in self.chains]
 
     def test(self) -> list[Problem]:
@@ -209,9 +209,9 @@ def written(bench: Bench, name: str, problems: list[Problem]) -> str:
 
 
 def internalised(bench: Bench) -> Iterator[Setting]:
-    """The whole chain of equations, that chain taken away step by step, and none from the start."""
+    """The whole chain, that chain taken away token by token, and none from the start."""
     ways: dict[internalise.Way, tuple[int, str]] = {
-        "explicit": (500, "trained to write the equations and nothing else"),
+        "explicit": (300, f'trained to write the chains of "{CONCISE}" without being asked'),
         "gradual": (900, "from there, the chain taken away from the left"),
         "at_once": (900, "from there, without a chain from the first update on: the control"),
     }
@@ -221,7 +221,7 @@ def internalised(bench: Bench) -> Iterator[Setting]:
             return internalise.train(model, bench.solved, way, **bench.fitting(steps))
 
         folder, seconds = bench.trained(way, train, None if way == "explicit" else "explicit")
-        family, name = ("internalised", way.replace("_", " ")) if place else ("explicit", "equations")
+        family, name = ("internalised", way.replace("_", " ")) if place else ("explicit", "short chain")
         yield Setting(part="internalise", family=family, name=name, about=told, place=place, weights=folder,
                       train_cpu_s=seconds)  # fmt: skip
 
@@ -323,7 +323,7 @@ def gists(bench: Bench) -> Iterator[Setting]:
 
         folder, seconds = bench.trained(f"gist-{k}", train, "explicit")
         yield Setting(part="gist", family="gist", name=f"{k} positions", place=place, weights=folder, visible=k,
-                      about="the question seen through gist tokens only, a chain of equations",
+                      about="the question seen through gist tokens only",
                       backend="tokenskip.baselines.gist:GistBackend", options={"k": k},
                       train_cpu_s=seconds)  # fmt: skip
 

@@ -36,12 +36,19 @@ def chain(**fields: Any) -> Trajectory:
     return Trajectory(id="a", question="Tom has 12 apples.", gold="30", cot=CHAIN, grade=grade, **fields)
 
 
-def test_a_chain_becomes_its_equations_and_the_ids_of_one_text(prompts: Prompts) -> None:
+def test_a_chain_becomes_its_steps_and_the_ids_of_one_text(prompts: Prompts) -> None:
     solved = rows.solve(chain(), prompts)
-    text = "12 + 3 = 15\n15 * 2 = 30\n\nThe final answer is 30."
+    text = f"{CHAIN}\n\nThe final answer is 30."
     assert [*solved.chain, *solved.answer] == prompts.completion_ids(text), "what a model reads is one text, not pieces"
     assert len(solved.steps) == 2
     assert solved.prompt == list(prompts.prompt("Tom has 12 apples.").token_ids)
+
+
+def test_steps_are_lines_with_an_equation_and_nothing_is_lost() -> None:
+    first, second = CHAIN.split("\n")[1:]
+    assert rows.steps_of(CHAIN) == [f"[Start] 12.\n{first}", second]
+    assert rows.steps_of(f"{CHAIN}\nThat is all.") == [f"[Start] 12.\n{first}", f"{second}\nThat is all."]
+    assert rows.steps_of("Twelve, so thirty.") == rows.steps_of("") == []
 
 
 def test_only_right_chains_with_steps_are_used() -> None:

@@ -46,7 +46,7 @@ def test_the_page_has_every_row_and_what_is_missing() -> None:
 
 def test_the_verdict_needs_intervals_that_are_apart() -> None:
     original = row("original", "whole chain", 0.97, 148.0)
-    explicit, none = row("explicit", "equations", 0.98, 24.0), row("internalised", "at once", 0.2, 0.0)
+    explicit, none = row("explicit", "short chain", 0.98, 49.0), row("internalised", "at once", 0.2, 0.0)
     between = [original, explicit, none, row("internalised", "gradual", 0.5, 0.0)]
     assert "above none: yes" in families_page.page({"n": 500, "rows": between, "missing": []})
     alike = [original, explicit, none, row("internalised", "gradual", 0.21, 0.0)]

@@ -6,7 +6,7 @@ answer is left, and the model has to have learned to do the steps inside: the li
 smoothing), so that the next stage does not come as a surprise. Three trainings are told apart by what is removed
 when:
 
-- `explicit`: nothing, ever. The reference with a whole chain of equations, and where the others start.
+- `explicit`: nothing, ever. The reference with a whole chain, and where the others start.
 - `gradual`: the paper's.
 - `at_once`: everything from the first step. The control: an answer without a chain, for as many updates.
 
@@ -24,8 +24,8 @@ from tokenskip.baselines.fit import fit, loss_of
 from tokenskip.baselines.rows import Row, Solved, collate, draws, learn
 
 Way = Literal["explicit", "gradual", "at_once"]
-PER_STAGE = 4
-"""Tokens that every stage takes away. The paper: 8 an epoch on GSM8K."""
+PER_STAGE = 8
+"""Tokens that every stage takes away, as many as the paper takes an epoch on GSM8K."""
 SMOOTHING = 4.0
 """λ of the removal smoothing: P(o more tokens) ∝ exp(-λ o), as in the paper."""
 LAST_STAGE = 0.6

@@ -56,14 +56,26 @@ class Batch(NamedTuple):
     positions: Tensor | None
 
 
-def equations(cot: str) -> list[str]:
-    """The equations that a chain states, in order: its steps without the words."""
-    return EQUATION.findall(cot)
+def steps_of(cot: str) -> list[str]:
+    """The steps of a chain: its lines with an equation, each with the lines without one that come before it.
+
+    Joined by line breaks they are the chain again; one that states no equation has no steps.
+    """
+    steps: list[str] = []
+    pending: list[str] = []
+    for line in cot.split("\n"):
+        pending.append(line)
+        if EQUATION.search(line):
+            steps.append("\n".join(pending))
+            pending = []
+    if steps and pending:
+        steps[-1] = "\n".join((steps[-1], *pending))
+    return steps
 
 
 def solve(trajectory: Trajectory, prompts: Prompts, instruction: str = "") -> Solved:
-    """A trajectory as ids, its equations as steps, a line each; `instruction` follows the question."""
-    steps = [prompts.ids(f"\n{step}" if i else step) for i, step in enumerate(equations(trajectory.cot))]
+    """A trajectory as ids, step by step; `instruction` follows the question."""
+    steps = [prompts.ids(f"\n{step}" if i else step) for i, step in enumerate(steps_of(trajectory.cot))]
     answer = example_answer(prompts.config, trajectory.gold)
     prompt = prompts.prompt(trajectory.question, instruction=instruction).token_ids
     return Solved(list(prompt), steps, prompts.completion_ids(answer))
@@ -127,5 +139,5 @@ def spare_tokens(tokenizer: Any, n: int) -> list[int]:
 
 
 def right(trajectories: Iterable[Trajectory]) -> Iterator[Trajectory]:
-    """Those that are graded right and state at least one equation."""
-    return (one for one in trajectories if one.grade and one.grade.correct and equations(one.cot))
+    """Those that are graded right and have at least one step."""
+    return (one for one in trajectories if one.grade and one.grade.correct and steps_of(one.cot))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from tokenskip.baselines.fit import fit, loss_of
-from tokenskip.baselines.rows import Row, collate, draws, equations, learn
+from tokenskip.baselines.rows import Row, collate, draws, learn, steps_of
 from tokenskip.prompting.prompts import Prompts, example_answer
 from tokenskip.types import Backend, Sampling, Task, Trajectory
 
@@ -41,8 +41,8 @@ def instruction(left_out: int) -> str:
 
 
 def whole(trajectory: Trajectory) -> Skipped:
-    """The equations of a right chain, with nothing left out."""
-    return Skipped(trajectory.question, tuple(equations(trajectory.cot)), 0, trajectory.gold)
+    """A right chain, with nothing left out."""
+    return Skipped(trajectory.question, tuple(steps_of(trajectory.cot)), 0, trajectory.gold)
 
 
 def warm(chains: Sequence[Skipped], seed: int) -> list[Skipped]:
@@ -58,7 +58,7 @@ def warm(chains: Sequence[Skipped], seed: int) -> list[Skipped]:
 
 def kept(chain: Skipped, left_out: int, cot: str, correct: bool | None) -> Skipped | None:
     """What the model wrote for a chain, where it is right and has exactly so many steps less; else None."""
-    steps = tuple(equations(cot))
+    steps = tuple(steps_of(cot))
     if not correct or len(steps) != len(chain.steps) - left_out:
         return None
     return Skipped(chain.question, steps, left_out, chain.gold)
