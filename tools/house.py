@@ -57,6 +57,7 @@ LAYERS = (
     ("report",),
     ("pipeline", "serving"),
     ("commands", "api", "serving.playground_page"),
+    ("baselines",),
     ("cli", "__init__"),
     ("__main__",),
 )

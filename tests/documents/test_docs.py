@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import ablations_page
+import families_page
 import headline
 import loop
 import paper_page
@@ -82,7 +83,7 @@ def test_the_readme_takes_the_headline_results() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [paper_page, ablations_page, scorers_page, scoring_page, loop, quantised, seeds],
+    [paper_page, ablations_page, scorers_page, scoring_page, loop, quantised, seeds, families_page],
     ids=lambda page: str(page.__name__),
 )
 def test_a_page_of_results_is_what_its_script_makes_of_the_numbers(page: ModuleType) -> None:

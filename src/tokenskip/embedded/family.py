@@ -8,7 +8,7 @@ question decides to which split it may belong, and a story drawn for another spl
 import random
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -101,10 +101,10 @@ def _apply(op: str, before: int, rng: random.Random) -> tuple[int, int]:
     return operand, before * operand
 
 
-def _events(start: int, count: int, name: str, rng: random.Random) -> tuple[Event, ...]:
+def draw_events(start: int, count: int, friends: Sequence[str], rng: random.Random) -> tuple[Event, ...]:
+    """`count` events that follow each other from `start` things on, with one of `friends` in each."""
     events: list[Event] = []
     total = start
-    friends = [other for other in W.HE + W.SHE if other != name]
     while len(events) < count:
         op = rng.choices(list(OPERATIONS), list(OPERATIONS.values()))[0]
         operand, after = _apply(op, total, rng)
@@ -138,7 +138,7 @@ def _draw(story_id: str, rng: random.Random) -> Story:
     name, thing = rng.choice(W.HE + W.SHE), rng.choice(W.THINGS)
     start = rng.randint(3, 50)
     count = rng.choices(STEP_COUNTS, STEP_WEIGHTS)[0]
-    events = _events(start, count, name, rng)
+    events = draw_events(start, count, [other for other in W.HE + W.SHE if other != name], rng)
     question = _question(name, thing, start, events, rng)
     return Story(id=story_id, name=name, thing=thing, start=start, events=events, question=question)
 
