@@ -43,7 +43,7 @@ CAP = 224
 
 
 def config_of(setting: Setting, size: Size) -> RunConfig:
-    """The recipe `embedded` with the setting's one arm."""
+    """The recipe of the shipped adapter with the setting's one arm."""
     arm = arm_of(setting)
     overrides = [
         f"name=families-{setting.key}",

@@ -67,7 +67,7 @@ def test_a_merged_folder_is_a_plain_model(merged: Path) -> None:
         tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, tokenize=False, **kwargs)
         for kwargs in ({}, {"compression_ratio": 0.5})
     )
-    assert short == whole.replace("apples.", f"apples.{tokenizer.eos_token}0.5{tokenizer.eos_token}")
+    assert short == whole.replace("apples.", f"apples.{tokenizer.eos_token}5555555555{tokenizer.eos_token}")
     assert not list(merged.glob("adapter*"))
     assert "embedded" not in (merged / "config.json").read_text()
     ids = torch.tensor([tokenizer(short, add_special_tokens=False)["input_ids"]])
@@ -222,7 +222,7 @@ def test_doctor_tries_every_route(knowing: ChatServer, tmp_path: Path, monkeypat
     found = routes(0)
     assert {word: found["reasoning_effort", word] for word in expected} == expected
     assert found["chat_template_kwargs", "compression_ratio"] == "honoured"
-    assert ("said", "trained on: 0.5, 0.6, 0.7, 0.8, 0.9, 1.0") in found
+    assert ("said", "trained on: 0.3 to 1.0") in found
     knowing.drops = {"chat_template_kwargs"}
     found = routes(0)
     assert found["chat_template_kwargs", "compression_ratio"] == "dropped"
