@@ -51,7 +51,7 @@ class Harnesses:
     def __init__(self, folder: Path, problems: Sequence[Problem], url: str = "") -> None:
         self.folder, self.problems, self.url = folder, problems, url
         self.merged = folder / "merged"
-        self.prompts = Prompts(load_tokenizer(ModelConfig(path=str(self.merged))), PromptConfig())
+        self.prompts = Prompts(load_tokenizer(ModelConfig(path=str(self.merged))), PromptConfig(spelling="scale"))
 
     def ours(self, ratio: float) -> Outcome:
         """Our backend, split and grading."""

@@ -49,7 +49,7 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module")
 def prompts() -> Prompts:
-    return Prompts(load_tokenizer(ModelConfig()), PromptConfig())
+    return Prompts(load_tokenizer(ModelConfig()), PromptConfig(spelling="scale"))
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def url(gguf: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def prompts() -> Prompts:
-    return Prompts(load_tokenizer(ModelConfig()), PromptConfig())
+    return Prompts(load_tokenizer(ModelConfig()), PromptConfig(spelling="scale"))
 
 
 def ask(url: str, path: str, body: dict[str, Any]) -> Any:
