@@ -69,7 +69,8 @@ def test_without_short_answers_it_is_one_line(tmp_path: Path, model_folder: Path
 def test_it_learns_from_what_the_model_wrote_itself(tmp_path: Path, model_folder: Path) -> None:
     sources = {"prune": {}, "skip_steps": {}, "on_policy": {}, "prompt": {"instructions": ["be_concise"]}}
     candidates = {"sources": sources, "prefer": "nearest", "tolerance": 0.5}
-    recipe_file = recipe(tmp_path, model_folder, evaluate=EVALUATE, candidates=candidates)
+    recipe_file = recipe(tmp_path, model_folder, evaluate=EVALUATE, candidates=candidates,
+                         train={"scheduler": "warmup_stable_decay"})  # fmt: skip
     overrides = ["generate.backend=test_preference:Terse"]
     with pipeline.Run(tmp_path / "run", load_recipe(recipe_file, overrides)) as run:
         for stage in ("generate", "grade", "score", "prune", "candidates"):

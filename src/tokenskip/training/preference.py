@@ -28,7 +28,7 @@ from tokenskip.run import Run
 from tokenskip.storage.store import ADAPTER, Row, RunFolder, write_rows
 from tokenskip.training.check import checkpointing_key
 from tokenskip.training.rounds import without_rounds
-from tokenskip.training.train import disk_errors, placed, progress_bar, save, uses_bf16, with_adapter
+from tokenskip.training.train import disk_errors, placed, progress_bar, save, scheduler_kwargs, uses_bf16, with_adapter
 
 PAIRS = "pairs.jsonl"
 STEPS, BATCH, MOST_PAIRS, BETA = 50, 16, 800, 2.0
@@ -96,12 +96,14 @@ def _fit(run: Run, folder: RunFolder, pairs: list[Row]) -> None:
 
     config = run.config
     on_cpu = pick_device(config.model.device) == "cpu"
+    steps = STEPS if len(pairs) >= BATCH else 2
     options: dict[str, Any] = {
         "output_dir": str(folder.file("checkpoints")),
-        "max_steps": STEPS if len(pairs) >= BATCH else 2,
+        "max_steps": steps,
         "per_device_train_batch_size": BATCH,
         "learning_rate": config.train.learning_rate,
         "lr_scheduler_type": config.train.scheduler,
+        "lr_scheduler_kwargs": scheduler_kwargs(config, steps),
         "warmup_steps": config.train.warmup,
         "loss_type": "simpo",
         "simpo_gamma": 0.0,

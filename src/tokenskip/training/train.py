@@ -149,9 +149,7 @@ def make_trainer(
     from tokenskip.training.trainer import Trainer
 
     set_seed(arguments.seed)
-    if arguments.lr_scheduler_type == "warmup_stable_decay":
-        n_decay = round(DECAY * config.train.steps(len(rows)))
-        arguments.lr_scheduler_kwargs = {"num_decay_steps": n_decay, **(arguments.lr_scheduler_kwargs or {})}
+    arguments.lr_scheduler_kwargs = scheduler_kwargs(config, config.train.steps(len(rows)))
     model = with_adapter(model, config)
     if arguments.use_cpu and arguments.bf16:
         _round_frozen(model)
@@ -308,6 +306,13 @@ def training_arguments(config: RunConfig, checkpoints: Path) -> Any:
         "dataloader_pin_memory": not on_cpu,
     }
     return SFTConfig(**{**options, **settings.trainer})
+
+
+def scheduler_kwargs(config: RunConfig, steps: int) -> dict[str, Any]:
+    """The schedule's own arguments in a training of `steps` steps: the recipe's, and how long it decays."""
+    given = config.train.trainer.get("lr_scheduler_kwargs") or {}
+    decays = config.train.scheduler == "warmup_stable_decay"
+    return {**({"num_decay_steps": round(DECAY * steps)} if decays else {}), **given}
 
 
 def progress_bar(advance: Advance) -> Any:
