@@ -126,6 +126,11 @@ def test_the_engine_is_named_in_every_spelling(monkeypatch: pytest.MonkeyPatch) 
         engine = load_recipe(None, settings).engine
         assert (engine.name, engine.workers) == ("ray", 3)
     assert load_recipe(None, ["engine.workers=3", "engine.name=ray"]).engine.name == "ray"
+    for order in (1, -1):  # the same holds for the other sections with a short form
+        settings = ["grpo=200", "grpo.learning_rate=5e-5", "calibrate=300", "calibrate.clamp=true"][::order]
+        config = load_recipe(None, settings)
+        assert (config.grpo.steps, config.grpo.learning_rate) == (200, 5e-5)
+        assert (config.calibrate.n, config.calibrate.clamp) == (300, True)
     for wrong in ("engine=spark", "engine.workers=0", "engine.gpus_per_worker=-1", "engine.cpus_per_worker=0"):
         with pytest.raises(ConfigError, match="engine"):
             load_recipe(None, [wrong])

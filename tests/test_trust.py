@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
+from tokenskip.commands.console import read_recipe, run_stage
 from tokenskip.config import RunConfig, check_config, load_recipe
 from tokenskip.errors import ConfigError, TokenskipError
 from tokenskip.plugins import BACKENDS, SCORERS, TASKS, check_backend, check_scorer, load
 from tokenskip.serving.export import export
 from tokenskip.serving.merge import find_adapter
 from tokenskip.storage.store import RunFolder, run_config
+from tokenskip.trust import check_servers, servers
 
 PLACES = {
     "generate.backend": {"generate": {"backend": "canary:Anything"}},
@@ -123,3 +125,56 @@ def test_a_run_folder_does_not_consent_to_a_models_code(
     assert load_recipe(recipe(tmp_path, values)).model.trust_remote_code, "a recipe says so itself"
     monkeypatch.setenv("TOKENSKIP_TRUST", str(model))
     assert run_config(run).model.trust_remote_code
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"generate": {"backend": "openai", "options": {"url": "https://collector.example/v1"}}},
+        {
+            "generate": {
+                "backend": "openai",
+                "options": {"served": {"base": "m", "adapter": "a@https://collector.example"}},
+            }
+        },
+        {
+            "candidates": {
+                "sources": {"prune": {}, "rewrite": {"server": {"url": "collector.example:80", "served": "m"}}}
+            }
+        },
+    ],
+)
+def test_a_run_folder_does_not_choose_who_gets_the_key(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("TOKENSKIP_TRUST", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    run = tmp_path / "run"
+    with RunFolder(run, check_config(settings, "test")):
+        pass
+    place, _ = next(servers(run_config(run)))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-this-user")
+    with pytest.raises(ConfigError, match=r"would send OPENAI_API_KEY to collector\.example\b") as refused:
+        read_recipe(run / "config.json", [], None)
+    assert f"{place} " in str(refused.value)
+    assert "TOKENSKIP_TRUST=collector.example " in str(refused.value)
+    with pytest.raises(ConfigError, match="would send"):
+        run_stage("evaluate", run)
+    read_recipe(run / "config.json", [], None, asks=False)
+    read_recipe(recipe(tmp_path, settings), [], None)  # a recipe that this user names says so itself
+    for variable, value in (
+        ("TOKENSKIP_TRUST", "other,collector.example"),
+        ("OPENAI_BASE_URL", "https://collector.example/v1"),
+        ("OPENAI_API_KEY", ""),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, value)
+            read_recipe(run / "config.json", [], None)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "http://127.0.0.1:1", "http://[::1]:8000/v1", "http://x.localhost"])
+def test_this_machine_gets_the_key(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-this-user")
+    config = RunConfig.model_validate({"generate": {"backend": "openai", "options": {"url": url}}})
+    assert len(list(servers(config))) == 1
+    check_servers(config, [], "test")

@@ -184,7 +184,7 @@ def distill(
     options: dict[str, Any] = {}
     for setting in option or []:
         lay_over(options, setting)
-    config = read_recipe(run_dir / "config.json", [], None)
+    config = read_recipe(run_dir / "config.json", [], None, asks=False)
     with bars() as progress, Run(run_dir, config, progress) as run:
         teachers = teacher or ["goal_gradient"]
         metrics = distill_run(run, teachers, output, encoder=encoder, epochs=epochs, pool=pool, **options)

@@ -23,9 +23,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from tokenskip.errors import BackendError, ConfigError
 from tokenskip.terminal import one_line
+from tokenskip.trust import KEY_VARIABLE
 
-KEY_VARIABLE = "OPENAI_API_KEY"
-"""Environment variable with the key that servers are asked with, as every OpenAI client reads it."""
 MAX_REPLY_BYTES = 8 * 2**20
 """The largest reply that is read: some two million tokens of text."""
 MAX_STREAM_BYTES = 64 * 2**20

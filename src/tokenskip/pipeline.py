@@ -50,8 +50,10 @@ STAGES = {
     "report": report,
 }
 """Name -> stage, in order."""
+LOCAL = ("grade", "score", "prune", "train", "grpo", "controls", "report")
+"""The stages that ask no server."""
 
-__all__ = ["STAGES", "Run", "run", *STAGES]
+__all__ = ["LOCAL", "STAGES", "Run", "run", *STAGES]
 
 
 def run(run: Run) -> None:

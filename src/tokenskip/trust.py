@@ -7,14 +7,18 @@ Python, or in the environment variable TOKENSKIP_TRUST, which lists packages and
     TOKENSKIP_TRUST=my_package,someone/model tokenskip export runs/theirs -o rows
 
 Code that comes with a model runs when a recipe or the command line says `model.trust_remote_code: true`; a run folder's
-`config.json` may be somebody else's, so there the model must be in TOKENSKIP_TRUST as well.
+`config.json` may be somebody else's, so there the model must be in TOKENSKIP_TRUST as well. For the same reason the API
+key in OPENAI_API_KEY goes to a server that only a run folder names when its host is in TOKENSKIP_TRUST, when the
+address is that of OPENAI_BASE_URL, or when it is this machine.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from tokenskip.errors import ConfigError
 
@@ -34,6 +38,9 @@ _PLACES = {
     "generate.backend": "backend",
     "score.scorer": "scorer",
 }
+KEY_VARIABLE = "OPENAI_API_KEY"
+"""Environment variable with the key that servers are asked with, as every OpenAI client reads it."""
+_THIS_MACHINE = re.compile(r"localhost|.*\.localhost|127(\.\d{1,3}){3}|::1")
 _VLLM_IMPORTS = ("_cls", "_processors", "_plugin", "executor_backend", "kv_transfer_config", "compilation_config")
 """Ends of options with which vLLM imports what they name."""
 
@@ -63,6 +70,43 @@ def foreign_code(config: Any) -> Iterator[tuple[str, str]]:
         yield "generate.options.trust_remote_code", config.model.path
 
 
+def servers(config: Any) -> Iterator[tuple[str, str]]:
+    """(setting, host) of every server that a configuration names: an option `url`, or a model that is NAME@URL."""
+
+    def walk(place: str, value: Any) -> Iterator[tuple[str, str]]:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                yield from walk(f"{place}.{key}", inner)
+        elif isinstance(value, str) and (place.endswith(".url") or "@http" in value):
+            address = value if place.endswith(".url") else f"http{value.partition('@http')[2]}"
+            try:
+                yield place, urlsplit(address if "://" in address else f"http://{address}").hostname or ""
+            except ValueError:  # what is no address is refused where it is used
+                return
+
+    if config.generate.backend == "openai":
+        yield from walk("generate.options", config.generate.options)
+    yield from walk("candidates.sources", config.candidates.sources)
+
+
+def check_servers(config: Any, overrides: Sequence[str], source: str) -> None:
+    """Nothing, where this user trusts every server that a run folder names, or has set no API key.
+
+    Raises:
+        ConfigError: says where the key would go, and what to type.
+    """
+    if not os.environ.get(KEY_VARIABLE, "").strip():
+        return
+    own = os.environ.get("OPENAI_BASE_URL", "")
+    known = {*_trusted(), urlsplit(own if "://" in own else f"http://{own}").hostname}
+    for place, host in servers(config):
+        if host not in known and not _THIS_MACHINE.fullmatch(host) and not _is_said(place, overrides):
+            raise ConfigError(
+                f"{source}: {place} would send {KEY_VARIABLE} to {host}. If you trust it, put {VARIABLE}={host} before "
+                f"the command; else take the key away: {KEY_VARIABLE}="
+            )
+
+
 def check_trust(config: Any, overrides: Sequence[str], source: str, *, recipe: bool) -> None:
     """Nothing, where all foreign code that a configuration names is trusted by this user.
 
@@ -72,24 +116,27 @@ def check_trust(config: Any, overrides: Sequence[str], source: str, *, recipe: b
     Raises:
         ConfigError: says what would run, and what to type.
     """
-    said = {override.partition("=")[0].strip() for override in overrides}
-    trusted = {name.strip() for name in os.environ.get(VARIABLE, "").split(",")}
+    trusted = _trusted()
     for place, name in foreign_code(config):
         remote = place.endswith("trust_remote_code")
         package = name if remote else name.partition(":")[0].partition(".")[0]
-        if (
-            any(f"{place}.".startswith(f"{key}.") for key in said)
-            or package in trusted
-            or name.partition(":")[0] in trusted
-        ):
-            continue
-        if remote and recipe:
+        if _is_said(place, overrides) or {package, name.partition(":")[0]} & trusted or (remote and recipe):
             continue
         what = f"code that comes with the model {name}" if remote else f"{name}, which is no part of tokenskip"
         raise ConfigError(
             f"{source}: {place} would run {what}. If you trust it, put {VARIABLE}={package} before the command, or say "
             f"it yourself where the command takes it: --set {place}={'true' if remote else name}"
         )
+
+
+def _trusted() -> set[str]:
+    """What TOKENSKIP_TRUST lists."""
+    return {name.strip() for name in os.environ.get(VARIABLE, "").split(",")} - {""}
+
+
+def _is_said(place: str, overrides: Sequence[str]) -> bool:
+    """Whether the user has set what stands at a place, or a section around it."""
+    return any(f"{place}.".startswith(f"{override.partition('=')[0].strip()}.") for override in overrides)
 
 
 def _at(values: Mapping[str, Any], place: str) -> Any:

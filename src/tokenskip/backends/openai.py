@@ -25,13 +25,14 @@ from typing import Any, Literal
 from tokenskip.arms import Arm, round_number
 from tokenskip.backends import _replies as replies
 from tokenskip.backends._journal import Journal
-from tokenskip.client import KEY_VARIABLE, Client, NoReply, base_url, check_served, run
+from tokenskip.client import Client, NoReply, base_url, check_served, run
 from tokenskip.errors import BackendError, ConfigError
 from tokenskip.prompting.prompts import ratio_kwargs
 from tokenskip.ratio import UNMAPPED
 from tokenskip.ratio import read as read_map
 from tokenskip.storage.store import ADAPTER
 from tokenskip.terminal import one_line
+from tokenskip.trust import KEY_VARIABLE
 from tokenskip.types import Completion, Finish, Prompt, Sampling
 
 GIVE_UP_AFTER = 8

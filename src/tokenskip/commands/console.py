@@ -41,7 +41,7 @@ def run_stage(
     from tokenskip import pipeline
 
     if recipe is None and (path / "config.json").exists():
-        config = read_recipe(path / "config.json", set_ or [], limit)
+        config = read_recipe(path / "config.json", set_ or [], limit, asks=name not in pipeline.LOCAL)
     elif name == "generate":
         config = read_recipe(recipe or Path("embedded"), set_ or [], limit)
     else:
@@ -54,16 +54,23 @@ def run_stage(
     say(f"{name}: done, see {path}")
 
 
-def read_recipe(recipe: Path, overrides: list[str], limit: int | None) -> Any:
-    """The configuration of a recipe file, of a shipped recipe's name, or of a run folder's `config.json`."""
+def read_recipe(recipe: Path, overrides: list[str], limit: int | None, *, asks: bool = True) -> Any:
+    """The configuration of a recipe file, of a shipped recipe's name, or of a run folder's `config.json`.
+
+    `asks`: what it is for may send requests to the servers that it names.
+    """
     from tokenskip.config import load_recipe
     from tokenskip.recipes import find_recipe
     from tokenskip.storage.store import run_config
+    from tokenskip.trust import check_servers
 
     if limit is not None:
         overrides = [*overrides, f"task.train_limit={limit}", f"task.test_limit={limit}"]
     if recipe.name == "config.json":
-        return run_config(recipe.parent, overrides)
+        config = run_config(recipe.parent, overrides)
+        if asks:
+            check_servers(config, overrides, str(recipe))
+        return config
     return load_recipe(find_recipe(recipe), overrides)
 
 

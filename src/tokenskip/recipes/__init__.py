@@ -19,6 +19,9 @@ from tokenskip.errors import ConfigError, shorten, unknown_name
 
 SHIPPED = Path(__file__).parent
 
+SHORT = {"engine": "name", "calibrate": "n", "grpo": "steps"}
+"""Section -> the field that may stand for it: `grpo: 200` is `grpo: {steps: 200}`."""
+
 UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
 """What reading YAML ends in: a 13th month, 5,000 digits and a nesting of thousands are no YAMLError."""
 
@@ -126,11 +129,11 @@ def lay_over(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {shorten(override)!r}: the value is not YAML") from None
     *sections, last = key.strip().split(".")
     for section in sections:
-        if isinstance(values.get(section), str) and section == "engine":
-            values[section] = {"name": values[section]}  # the section given by its name alone
+        if section in SHORT and isinstance(values.get(section), str | int):
+            values[section] = {SHORT[section]: values[section]}
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise ConfigError(f"--set {shorten(override)!r}: {shorten(section)!r} is not a section")
-    if key.strip() == "engine" and isinstance(value, str) and isinstance(values.get("engine"), dict):
-        values, last = values["engine"], "name"  # its other settings stay
+    if last in SHORT and not sections and isinstance(value, str | int) and isinstance(values.get(last), dict):
+        values, last = values[last], SHORT[last]  # its other settings stay
     values[last] = value

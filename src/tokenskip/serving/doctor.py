@@ -16,12 +16,13 @@ from functools import partial
 from typing import Any
 
 from tokenskip.backends import _replies as replies
-from tokenskip.client import KEY_VARIABLE, ask, base_url, check_served
+from tokenskip.client import ask, base_url, check_served
 from tokenskip.errors import BackendError
 from tokenskip.prompting.chat_template import has_ratio_control, read_settings
 from tokenskip.prompting.effort import EFFORT, read_effort
 from tokenskip.prompting.prompts import ratio_kwargs
 from tokenskip.ratio import Ratio
+from tokenskip.trust import KEY_VARIABLE
 
 KWARGS = "chat_template_kwargs"
 _QUESTION = [{"role": "user", "content": "Tom has 12 apples. He buys 5 more. How many are there?"}]
