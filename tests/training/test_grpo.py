@@ -18,28 +18,34 @@ from tokenskip.errors import ConfigError, RunError, StageError
 from tokenskip.storage.store import read_rows
 from tokenskip.training import grpo
 from tokenskip.training.grpo import Reward, has_collapsed, questions, worth
+from tokenskip.training.settings import GrpoConfig
 
 GRPO = {"steps": 4, "batch_size": 4, "generations": 2, "save_steps": 2, "learning_rate": 0.01}
 WEIGHTS = "grpo/adapter/adapter_model.safetensors"
 
 
 @pytest.mark.parametrize(
-    ("correct", "tokens", "slack", "expected"),
+    ("correct", "tokens", "settings", "expected"),
     [
-        (True, 40, 0.2, 1.0),
-        (True, 50, 0.2, 1.0),
-        (True, 55, 0.2, 0.5),
-        (True, 60, 0.2, 0.0),
-        (True, 90, 0.2, 0.0),
-        (True, 51, 0.0, 0.0),
-        (False, 40, 0.2, 0.0),
-        (False, 400, 0.2, 0.0),
+        (True, 40, {}, 1.0),
+        (True, 50, {}, 1.0),
+        (True, 55, {}, 0.5),
+        (True, 60, {}, 0.0),
+        (True, 90, {}, 0.0),
+        (True, 51, {"slack": 0.0}, 0.0),
+        (False, 40, {}, 0.0),
+        (False, 400, {}, 0.0),
+        (True, 45, {"length": "near"}, 0.5),
+        (True, 50, {"length": "near"}, 1.0),
+        (True, 55, {"length": "near"}, 0.5),
+        (True, 10, {"length": "near"}, 0.0),
+        (False, 50, {"length": "near"}, 0.0),
     ],
 )
 def test_a_right_answer_is_worth_what_is_left_of_its_budget(
-    correct: bool, tokens: int, slack: float, expected: float
+    correct: bool, tokens: int, settings: dict[str, Any], expected: float
 ) -> None:
-    assert worth(correct, tokens, 50.0, slack) == pytest.approx(expected)
+    assert worth(correct, tokens, 50.0, GrpoConfig(slack=0.2).model_copy(update=settings)) == pytest.approx(expected)
 
 
 def test_a_run_that_forgets_how_to_answer_is_stopped() -> None:

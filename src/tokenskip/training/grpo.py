@@ -4,8 +4,9 @@ It starts from the run's adapter (after its rounds, if there are any). A complet
 
     1       if its answer is right and its CoT has at most γ × L tokens, L the mean of this question's whole chains
             (Adaptive Effort Control, arXiv 2510.27042)
-    less    if it is right and longer: down to 0 at (1 + slack) × γ × L. Wrong answers get 0 whatever their length: a
-            penalty on their length made other methods collapse
+    less    if it is right and longer: down to 0 at (1 + slack) × γ × L; with `length: near` also if it is shorter, since
+            chains end below γ otherwise. Wrong answers get 0 whatever their length: a penalty on it made other methods
+            collapse
     0       otherwise
 
 Advantages are divided by the standard deviation over the batch, not over the group (DLER, 2510.15110). `grpo/log.jsonl`
@@ -85,14 +86,16 @@ def questions(run: Run) -> Iterator[Row]:
             }
 
 
-def worth(correct: bool, n_cot_tokens: int, budget: float, slack: float) -> float:
+def worth(correct: bool, n_cot_tokens: int, budget: float, settings: GrpoConfig) -> float:
     """The reward of a completion; `budget` is ratio × tokens of the question's whole chain."""
     if not correct:
         return 0.0
-    over = n_cot_tokens / budget - 1
-    if over <= 0:
+    miss = n_cot_tokens / budget - 1
+    if settings.length == "near":
+        miss = abs(miss)
+    if miss <= 0:
         return 1.0
-    return max(0.0, 1 - over / slack) if slack else 0.0
+    return max(0.0, 1 - miss / settings.slack) if settings.slack else 0.0
 
 
 class Reward:
@@ -116,7 +119,7 @@ class Reward:
             problem = Problem(id=id, question=question, gold=gold)
             written = trajectory_of(problem, ratio, completion, self.run.config.prompt, self.run.count)
             right = grade_trajectory(written, self.run.task).dropped is None
-            rewards.append(worth(right, written.n_cot_tokens, ratio * whole, self.run.config.grpo.slack))
+            rewards.append(worth(right, written.n_cot_tokens, ratio * whole, self.run.config.grpo))
             rights.append(right)
             lengths.append(written.n_cot_tokens)
             misses.append(written.n_cot_tokens / whole - ratio)

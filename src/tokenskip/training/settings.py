@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,9 @@ class GrpoConfig(Section):
     temperature: float = Field(1.0, gt=0, description="of the completions")
     slack: float = Field(
         0.2, ge=0, description="share above ratio × whole length at which a right answer is worth nothing; 0: at once"
+    )
+    length: Literal["at_most", "near"] = Field(
+        "at_most", description="a right answer below ratio × whole length is worth 1; near: less, as one above it"
     )
     save_steps: int = Field(50, ge=1, description="steps between checkpoints")
     trainer: dict[str, Any] = Field(default_factory=dict, description="passed to TRL's GRPOConfig untouched")
