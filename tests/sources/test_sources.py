@@ -101,7 +101,7 @@ def test_the_tuned_model_is_asked_at_every_ratio() -> None:
 def test_instructions_with_a_ratio_are_given_once_a_ratio() -> None:
     ask = Asked()
     ways = ["be_concise", "lc", "budget", "Use {budget} tokens, {p}% fewer."]
-    PromptSource(ask, [0.8, 0.5], instructions=ways).candidates([trajectory()])
+    PromptSource(ask, [0.8, 0.5], len, instructions=ways).candidates([trajectory()])
     assert [request.instruction for request in ask.requests] == [
         "Be concise.",
         "Please reduce 20% of the words in your Chain-of-Thought process.",
