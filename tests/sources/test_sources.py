@@ -18,6 +18,7 @@ from tokenskip.plugins import SOURCES, make_source
 from tokenskip.prompting.prompts import Prompts, worked
 from tokenskip.prompting.terse import TERSE, spelled
 from tokenskip.pruning.equations import check_pruned
+from tokenskip.sources._splice import splices
 from tokenskip.sources.on_policy import OnPolicy
 from tokenskip.sources.prompt import Prompt as PromptSource
 from tokenskip.sources.prune import Prune
@@ -209,3 +210,86 @@ def test_sources_are_asks(tokenizer: Any) -> None:
     ask: Ask = Asked()
     assert RunConfig().candidates.is_paper
     assert ask([]) == []
+
+
+PLAIN = "He has 4 + 3 = 7.\nThen 7 - 2 = 5.\n\nThe final answer is 5."
+TERSE_ANSWER = "4 + 3 = 7\n7 - 2 = 5\n\nThe final answer is 5."
+
+
+def test_a_splice_begins_as_a_longer_version_and_goes_on_as_the_next_shorter_one() -> None:
+    first, second, third = TEXT.splitlines()[:3]
+    end = "\n\nThe final answer is 5."
+    assert splices(TEXT, [TERSE_ANSWER, PLAIN]) == [
+        f"He has 4 + 3 = 7.\n7 - 2 = 5{end}",
+        f"{first}\nHe has 4 + 3 = 7.\nThen 7 - 2 = 5.{end}",
+        f"{first}\n{second}\nThen 7 - 2 = 5.{end}",
+        f"{first}\n{second}\n{third}{end}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "7 - 2 = 5\n\nThe final answer is 5.",  # a calculation is missing
+        "7 - 2 = 5\n4 + 3 = 7\n\nThe final answer is 5.",  # another order
+        "4 + 3 = 7\n2 + 3 = 5\n\nThe final answer is 5.",  # another way
+        "First, 4 + 3 = 7.\n7 - 2 = 5\n5 = 5\n\nThe final answer is 5.",  # one more
+        "Five, since two of seven are gone.\n\nThe final answer is 5.",  # nothing calculated
+        TEXT + " " * 9 + "That is it, and that is really all there is to it.\n\nThe final answer is 5.",  # longer
+        "",
+    ],
+)
+def test_versions_that_calculate_otherwise_are_not_joined(other: str) -> None:
+    assert splices(TEXT, [other]) == []
+
+
+def test_nothing_is_joined_where_nothing_is_calculated() -> None:
+    assert splices("It is a bird.\nBirds have wings.\nSo it flies.", ["Birds fly.\n\nThe answer is yes."]) == []
+
+
+def test_two_equations_of_one_step_stay_together() -> None:
+    whole = "We see that 2 + 2 = 4, and then that 4 * 3 = 12.\nNow we get to 12 - 1 = 11."
+    assert splices(whole, ["2 + 2 = 4\n4 * 3 = 12\n12 - 1 = 11\n\n#### 11"]) == [
+        "We see that 2 + 2 = 4, and then that 4 * 3 = 12.\n12 - 1 = 11\n\n#### 11"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("whole", "short", "first"),
+    [
+        (  # one line: sentences are the steps
+            "At first there are 3 × 4 = 12 eggs. After that she eats two, so 12 − 2 = 10 are left.",
+            "3 × 4 = 12. 12 − 2 = 10. \\boxed{10}",
+            "At first there are 3 × 4 = 12 eggs. 12 − 2 = 10. \\boxed{10}",
+        ),
+        (
+            "<think>\nZuerst rechnen wir 3 * 4 = 12 Eier aus.\nDavon gehen zwei ab, also 12 - 2 = 10.",
+            "<think>\n3 * 4 = 12\n12 - 2 = 10\n</think>\n10",
+            "<think>\nZuerst rechnen wir 3 * 4 = 12 Eier aus.\n12 - 2 = 10\n</think>\n10",
+        ),
+        (
+            "首先一共有 3 * 4 = 12 个鸡蛋。\n然后她吃了两个，所以 12 - 2 = 10。",
+            "3 * 4 = 12\n12 - 2 = 10\n答案是 10",
+            "首先一共有 3 * 4 = 12 个鸡蛋。\n12 - 2 = 10\n答案是 10",
+        ),
+    ],
+)
+def test_other_shapes_are_spliced_as_well(whole: str, short: str, first: str) -> None:
+    assert first in splices(whole, [short])
+
+
+def test_the_source_prompt_splices_what_it_was_answered() -> None:
+    def ask(requests: Sequence[Sequence[Request]]) -> list[list[Completion]]:
+        finishes = ("stop", "length")
+        return [[Completion(text=TERSE_ANSWER, n_tokens=9, finish=finish) for finish in finishes] for _ in requests]
+
+    ways = ["be_concise", "draft"]
+    chains = [trajectory(1), trajectory(2, dropped="incorrect")]
+    plain = PromptSource(ask, [0.5], len, instructions=ways).candidates(chains)
+    spliced = PromptSource(ask, [0.5], len, instructions=ways, splice=True).candidates(chains)
+    assert [len(several) for several in plain] == [2, 2]
+    assert [len(several) for several in spliced] == [5, 2], "a wrong chain is joined with nothing"
+    for one in spliced[0][2:]:
+        assert isinstance(one, Completion)
+        assert check_pruned(f"{TEXT}\n{TERSE_ANSWER}", one.text) is None
+        assert one.n_tokens == len(one.text)

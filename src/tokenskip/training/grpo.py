@@ -5,9 +5,8 @@ It starts from the run's adapter (after its rounds, if there are any). A complet
     1       if its answer is right and its CoT has at most γ × L tokens, L the mean of this question's whole chains
             (Adaptive Effort Control, arXiv 2510.27042)
     less    if it is right and longer: down to 0 at (1 + slack) × γ × L; with `length: near` also if it is shorter,
-            since chains end below γ otherwise. Wrong answers get 0 whatever their length: a penalty on it made other methods
-            collapse
-    0       otherwise
+            since chains end below γ otherwise
+    0       if it is wrong, whatever its length: a penalty on that made other methods collapse
 
 Advantages are divided by the standard deviation over the batch, not over the group (DLER, 2510.15110). `grpo/log.jsonl`
 has the mean reward, share of right answers, CoT tokens and achieved minus asked ratio of every step. A run whose share
