@@ -21,7 +21,7 @@ export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export TOKENIZERS_PARALLELISM ?= false
 
 # every figure in the docs, in the order in which they need each other; each part alone: make result-paper
-RESULTS := headline embedded-model scoring scorers scale reliability auto seeds paper ablations loop sources families quantised smollm2 harnesses
+RESULTS := headline embedded-model scoring scorers scale reliability auto seeds paper ablations loop sources thinking families quantised smollm2 harnesses
 # GSM8K's questions and solutions, a JSONL file; without it the scoring benchmark takes chains of the embedded family
 DATA ?=
 # files or folders of tests, for `make test` on a part of them
@@ -70,7 +70,7 @@ result-scale: $(VENV)/run.stamp
 result-reliability: $(VENV)/slow.stamp
 	$(BIN)/python benchmarks/reliability.py
 
-result-auto result-seeds result-paper result-ablations result-loop result-sources result-families: result-%: $(VENV)/run.stamp
+result-auto result-seeds result-paper result-ablations result-loop result-sources result-thinking result-families: result-%: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/$*.py
 
 # many hours on a CPU; its parts on GSM8K: python benchmarks/smollm2.py --data FOLDER
