@@ -1,8 +1,8 @@
 """One recipe, several seeds: what a training of it is worth, and how much the next one may differ.
 
-The recipe's chains are made, scored and cut once, and the untouched model answers once; then every seed trains and
-answers anew. Finished seeds are kept in the page's JSON file and not repeated unless the recipe has changed, so the
-script may be stopped at any time. Writes docs/results/seeds.md and seeds.json.
+The recipe's chains are made, scored and cut once, and the untouched model answers once, also under terse prompts of the
+recipe; then every seed trains and answers anew. Finished seeds are kept in the page's JSON file and not repeated unless
+the recipe has changed, so the script may be stopped at any time. Writes docs/results/seeds.md and seeds.json.
 
     python benchmarks/seeds.py                                        # demo and any-ratio, five seeds each: hours
     python benchmarks/seeds.py --recipe demo --seeds 0,1 --n 500      # other numbers: also into seeds.json
@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from headline import Lines
 from pages import RESULTS, ROOT, table
+from sources import LEVEL, measured, verdict
 
 from tokenskip import pipeline
 from tokenskip.commands.prune import share_scores
 from tokenskip.config import RunConfig, load_recipe
-from tokenskip.evaluation.results import write_results
 from tokenskip.evaluation.stats import wilson
 from tokenskip.report.text import pct, signed
 from tokenskip.storage.layout import EVAL
@@ -45,6 +45,8 @@ MEANS = {"demo": {}, "any-ratio": {0.6: 0.4, 0.5: 1.5, 0.4: 0.4}}
 """Points that may be lost on average."""
 RATIOS = {"any-ratio": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)}
 """Where fewer ratios are measured than the recipe measures."""
+UNTRAINED = {"any-ratio": ("prompt_be_concise", "prompt_plain", "prompt_draft")}
+"""Arms without training that no trained row should be less accurate than with as many tokens."""
 WITHIN = 0.03
 """How far any seed's achieved ratio may be from the ratio asked for."""
 
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in map(int, options.seeds.split(",")):
             if any((row["recipe"], row["seed"]) == (name, seed) for row in known["rows"]):
                 continue
-            known["rows"] += [{"recipe": name, "seed": seed, **row} for row in train(config, options.runs / name, seed)]
+            known["rows"] += train(config, options.runs / name, name, seed)
             file.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
             (options.results / "seeds.md").write_text(page(known), encoding="utf-8")
     print(page(known))
@@ -86,10 +88,10 @@ def recipe(name: str, n: int, dev: bool, overrides: Sequence[str]) -> RunConfig:
     return load_recipe(ROOT / "src/tokenskip/recipes" / f"{name}.yaml", [*fixed, *overrides])
 
 
-def train(config: RunConfig, folder: Path, seed: int) -> list[Row]:
+def train(config: RunConfig, folder: Path, name: str, seed: int) -> list[Row]:
     """The rows of one training, on a copy of what all trainings share; both are gone on with where they are there."""
     base, own = folder / "base", folder / f"seed-{seed}"
-    shared = _with(config, arms=("original",))
+    shared = _with(config, arms=("original", *UNTRAINED.get(name, ())))
     if base.exists() and json.loads((base / "shared.json").read_text(encoding="utf-8")) != _made_by(config):
         shutil.rmtree(folder)  # chains of another recipe
     with pipeline.Run(base, shared, Lines()) as run:
@@ -101,16 +103,21 @@ def train(config: RunConfig, folder: Path, seed: int) -> list[Row]:
         for file in filter(Path.exists, (base / name for name in SHARED_FILES)):
             (shutil.copytree if file.is_dir() else shutil.copyfile)(file, own / file.name)
     print(f"{config.name}: seed {seed}", file=sys.stderr, flush=True)
-    with pipeline.Run(own, _with(config, arms=("original", "tokenskip"), seed=seed), Lines()) as run:
+    settings = _with(config, arms=("original", "tokenskip"), seed=seed)
+    with pipeline.Run(own, settings, Lines()) as run:
         for stage in ("prune", "candidates", "train"):
             pipeline.STAGES[stage](run)
         (own / EVAL).mkdir(exist_ok=True)
         shutil.copyfile(base / EVAL / "original.jsonl", own / EVAL / "original.jsonl")
         pipeline.evaluate(run)
-        arms = write_results(run.folder).arms
+    others = list(measured(base, shared, name, None))
+    trained = list(measured(own, settings, name, seed))
+    rows = [{**row, "seed": seed} for row, _ in others]
+    for row, found in trained:
+        beaten = verdict(row, found, [pair for pair in others if pair[0]["arm"] != "original"])
+        rows.append({**row, "rival": beaten["arm"], "rival_p": beaten["p"]})
     shutil.rmtree(own)  # the next recipe under this seed must not find it
-    fields = ("arm", "ratio", "n", "accuracy", "cot_tokens_mean", "achieved_ratio")
-    return [{field: getattr(arm, field) for field in fields} for arm in arms]
+    return rows
 
 
 def _with(config: RunConfig, arms: Sequence[str], seed: int | None = None) -> RunConfig:
@@ -147,6 +154,7 @@ def section(name: str, config: dict[str, Any], rows: Sequence[Row]) -> str:
     mine = [row for row in rows if row["recipe"] == name]
     original = next(row for row in mine if row["arm"] == "original")
     trained = [row for row in mine if row["arm"] == "tokenskip"]
+    others = [row for row in mine if row["arm"] not in ("original", "tokenskip") and row["seed"] == mine[0]["seed"]]
     ratios = sorted({row["ratio"] for row in trained}, reverse=True)
     seeds = sorted({row["seed"] for row in trained})
     lines, verdicts = [], []
@@ -178,10 +186,22 @@ def section(name: str, config: dict[str, Any], rows: Sequence[Row]) -> str:
     verdicts.append(
         f"- every seed follows every ratio within {WITHIN:g}: {_met(error <= WITHIN)} (at most {error:.3f})."
     )
+    if others:
+        verdicts.append(_unbeaten(trained))
     head = ("γ", "accuracy", "problems", "change", "worst", "best", "sd", "achieved", "from – to")
+    told = [f"`{row['arm']}` {pct(row['accuracy'])} with {row['cot_tokens_mean']:.1f} tokens" for row in others]
+    heading = f"## `{name}`: {len(seeds)} training{'s' * (len(seeds) > 1)}, {original['n']:,} problems"
+    untrained = f"The untouched model: {pct(original['accuracy'])}{f'; prompted: {", ".join(told)}' if told else ''}."
+    return f"{heading}\n\n{untrained}\n\n{table(head, lines)}\n" + "\n".join(verdicts) + "\n"
+
+
+def _unbeaten(trained: Sequence[Row]) -> str:
+    """Whether an arm without training is more accurate than a trained row that has at least as many tokens."""
+    lost = [row for row in trained if row["rival"] and row["rival_p"] < LEVEL]
+    where = ", ".join(f"seed {row['seed']} at γ = {row['ratio']:g}" for row in lost)
     return (
-        f"## `{name}`: {len(seeds)} training{'s' * (len(seeds) > 1)}, {original['n']:,} problems\n\n"
-        f"The untouched model: {pct(original['accuracy'])}.\n\n{table(head, lines)}\n" + "\n".join(verdicts) + "\n"
+        f"- of {len(trained)} trained rows none is less accurate than an arm without training that has at most as many "
+        f"tokens (paired, one-sided p < {LEVEL:g}): {_met(not lost)}{f' ({where})' if lost else ''}."
     )
 
 

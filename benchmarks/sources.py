@@ -116,7 +116,7 @@ def measured(path: Path, config: RunConfig, recipe: str, seed: int | None) -> It
     """Row and completions of every arm that is finished there."""
     folder = RunFolder(path, config)
     original = list(read_arm(folder, "original")) if folder.file("eval/original.jsonl").exists() else []
-    for arm, ratio in rows_of(config.chosen_arms(), RATIOS):
+    for arm, ratio in rows_of(config.chosen_arms(), config.evaluate.ratios):
         name = label(arm, ratio)
         if not folder.file(f"eval/{name}.jsonl").exists() or (seed is not None and arm.name == "original"):
             continue
