@@ -189,9 +189,11 @@ def section(name: str, config: dict[str, Any], rows: Sequence[Row]) -> str:
     if others:
         verdicts.append(_unbeaten(trained))
     head = ("γ", "accuracy", "problems", "change", "worst", "best", "sd", "achieved", "from – to")
-    told = [f"`{row['arm']}` {pct(row['accuracy'])} with {row['cot_tokens_mean']:.1f} tokens" for row in others]
+    told = ", ".join(
+        f"`{row['arm']}` {pct(row['accuracy'])} with {row['cot_tokens_mean']:.1f} tokens" for row in others
+    )
     heading = f"## `{name}`: {len(seeds)} training{'s' * (len(seeds) > 1)}, {original['n']:,} problems"
-    untrained = f"The untouched model: {pct(original['accuracy'])}{f'; prompted: {", ".join(told)}' if told else ''}."
+    untrained = f"The untouched model: {pct(original['accuracy'])}{f'; prompted: {told}' if told else ''}."
     return f"{heading}\n\n{untrained}\n\n{table(head, lines)}\n" + "\n".join(verdicts) + "\n"
 
 
