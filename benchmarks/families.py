@@ -155,6 +155,7 @@ def collect(out: Path, size: Size) -> Row:
             "critical_tokens": sum(critical) / len(critical),
             "prompt_tokens": noted["prompt_tokens"],
             "latency_s": noted["latency_s"],
+            "alike": alike([answer.cot for answer in answers]) if fork else None,
             "to_original": difference(originals[setting.owners], answers) if arm.role != "original" else None,
         }
         if noted["rival"]:
@@ -168,6 +169,12 @@ def collect(out: Path, size: Size) -> Row:
             row["to_rival"] = {"rival": f"{rival['family']} {rival['setting']}", "rival_tokens": rival["tokens"],
                                **difference(theirs, answers)}  # fmt: skip
     return {"n": size.n, "chains": size.chains, "rows": rows, "missing": missing(rows)}
+
+
+def alike(cots: Sequence[str]) -> float:
+    """Share of forked chains in which two branches say the same of different owners."""
+    told = [[line.partition(":")[2] for line in cot.split("\n") if ":" in line] for cot in cots]
+    return sum(len(set(branches)) < len(branches) for branches in told) / len(told)
 
 
 def difference(before: Sequence[Trajectory], after: Sequence[Trajectory]) -> Row:

@@ -37,6 +37,13 @@ PARTS = {
 }
 
 
+UNLEARNED = (
+    "Tried: 900 updates of 32 chains after those of the explicit chain, with the papers' stages and resets of the "
+    "optimizer, one and two thoughts a step. Answers without a chain are no clean bottom line here: the embedded model "
+    "was pretrained on some."
+)
+
+
 def page(results: Row) -> str:
     """The page, whatever of it is measured."""
     one = [row for row in results["rows"] if row["owners"] == 1]
@@ -198,7 +205,7 @@ def _order(at: dict[tuple[str, str], Row], row: Row, name: str) -> str:
     return (
         f"{name} ({pct(row['accuracy'])}) is below the explicit chain and above none: {met}. The explicit "
         f"chain ({pct(above['accuracy'])}) is {found[0]} it, and it is {found[1]} an answer without a chain "
-        f"({pct(below['accuracy'])})."
+        f"({pct(below['accuracy'])}).{'' if met == 'yes' else f' {UNLEARNED}'}"
     )
 
 
@@ -217,11 +224,17 @@ def _parallel(at: dict[tuple[str, str], Row]) -> str:
     if not one or not fork:
         return ""
     met = "yes" if fork["critical_tokens"] < one["critical_tokens"] else "**no**"
+    told = ""
+    if fork.get("alike"):
+        told = (
+            f" In {pct(fork['alike'])} of its answers two branches tell the same: the untouched model knows stories of "
+            "one owner only, and a branch has nothing but its owner's name to find its part of the story by."
+        )
     return (
         f"Forks shorten the critical path: {met}, from {one['critical_tokens']:.1f} to "
         f"{fork['critical_tokens']:.1f} tokens, with {fork['tokens']:.1f} in all; accuracy {pct(fork['accuracy'])} "
         f"against {pct(one['accuracy'])} in one piece, seconds {num(fork['latency_s'], 3)} against "
-        f"{num(one['latency_s'], 3)}."
+        f"{num(one['latency_s'], 3)}.{told}"
     )
 
 
@@ -250,7 +263,9 @@ def _skipped(at: dict[tuple[str, str], Row]) -> str:
     met = "yes" if one["tokens"] < whole["tokens"] and _apart(one, whole) != "below" else "**no**"
     return (
         f"Steps can be left out without losing accuracy: {met}. One step less takes {one['tokens']:.1f} instead of "
-        f"{whole['tokens']:.1f} tokens, at {pct(one['accuracy'])} instead of {pct(whole['accuracy'])}."
+        f"{whole['tokens']:.1f} tokens, at {pct(one['accuracy'])} instead of {pct(whole['accuracy'])}. The paper "
+        "trains on the model's own right chains with fewer steps; this one finds hardly any, since every step of these "
+        "stories has a sum of its own (see the settings)."
     )
 
 

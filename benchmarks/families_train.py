@@ -31,7 +31,7 @@ from tokenskip.run import Run
 from tokenskip.scorers.llmlingua2 import LLMLingua2
 from tokenskip.scorers.random import RandomScorer
 from tokenskip.scorers.surprisal import Surprisal
-from tokenskip.storage.store import write_rows
+from tokenskip.storage.store import write_atomically, write_rows
 from tokenskip.tasks.embedded import EmbeddedTask
 from tokenskip.tokens import token_counter
 from tokenskip.types import Problem, Scorer, Trajectory
@@ -39,7 +39,7 @@ from tokenskip.types import Problem, Scorer, Trajectory
 CONCISE = "Be concise."
 """Under which the untouched model writes a short chain with all its steps: what the families learn from."""
 EMBEDDED = ModelConfig(path="embedded", device="cpu")
-RATIOS = (1.0, 0.7, 0.5)
+RATIOS = (1.0, 0.7, 0.5, 0.33)
 POOLED_RATIOS = (0.7, 0.5, 0.3)
 FILTER_RATIOS = (0.9, 0.7)
 INSTRUCTIONS = ("Just give the answer.", CONCISE, "Use plain words.", "")
@@ -228,7 +228,8 @@ def internalised(bench: Bench) -> Iterator[Setting]:
 
 def skipping(bench: Bench) -> Iterator[Setting]:
     """Two rounds of expansion, then the control at 0, 1 and 2 steps left out."""
-    expanded: dict[int, int] = {}
+    found_file = bench.out / "models" / "skip-found.json"
+    expanded: dict[str, int] = {}
 
     def train(model: Any) -> float:
         chains = [skip_steps.whole(one) for one in bench.chains]
@@ -239,18 +240,21 @@ def skipping(bench: Bench) -> Iterator[Setting]:
         backend = HfBackend(model, bench.prompts.tokenizer, batch_size=128)
         for left_out in (1, 2):
             found = skip_steps.expand(chains[:1500], left_out, backend, bench.prompts, task, 64)
-            expanded[left_out] = len(found)
+            expanded[str(left_out)] = len(found)
             log(f"skip: {len(found)} right chains with {left_out} left out")
             seconds += time.process_time() - began
             data += found
             seconds += skip_steps.train(model, data, bench.prompts, **bench.fitting(300))
             began = time.process_time()
+        write_atomically(found_file, json.dumps(expanded) + "\n")
         return seconds
 
     folder, seconds = bench.trained("skip", train, "explicit")
+    expanded = json.loads(found_file.read_text(encoding="utf-8"))
+    found = ", ".join(f"{n:,} with {left_out} left out" for left_out, n in expanded.items())
     for left_out in (0, 1, 2):
         yield Setting(part="skip", family="skipping steps", name=f"{left_out} left out", place=left_out,
-                      about="trained on its own right chains with fewer steps", weights=folder,
+                      about=f"trained on its own right chains with fewer steps: {found}", weights=folder,
                       instruction=skip_steps.instruction(left_out), train_cpu_s=seconds)  # fmt: skip
 
 
