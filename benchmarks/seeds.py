@@ -26,7 +26,7 @@ from sources import LEVEL, measured, verdict
 
 from tokenskip import pipeline
 from tokenskip.commands.prune import share_scores
-from tokenskip.config import RunConfig, load_recipe
+from tokenskip.config import RunConfig, TrainConfig, load_recipe
 from tokenskip.evaluation.stats import wilson
 from tokenskip.report.text import pct, signed
 from tokenskip.storage.layout import EVAL
@@ -91,7 +91,7 @@ def recipe(name: str, n: int, dev: bool, overrides: Sequence[str]) -> RunConfig:
 def train(config: RunConfig, folder: Path, name: str, seed: int) -> list[Row]:
     """The rows of one training, on a copy of what all trainings share; both are gone on with where they are there."""
     base, own = folder / "base", folder / f"seed-{seed}"
-    shared = _with(config, arms=("original", *UNTRAINED.get(name, ())))
+    shared = _with(config.model_copy(update={"train": TrainConfig()}), arms=("original", *UNTRAINED.get(name, ())))
     if base.exists() and json.loads((base / "shared.json").read_text(encoding="utf-8")) != _made_by(config):
         shutil.rmtree(folder)  # chains of another recipe
     with pipeline.Run(base, shared, Lines()) as run:
@@ -99,7 +99,7 @@ def train(config: RunConfig, folder: Path, name: str, seed: int) -> list[Row]:
         for stage in SHARED:
             pipeline.STAGES[stage](run)
     if not own.exists():
-        share_scores(base, own, [f"train.seed={seed}"])
+        share_scores(base, own, [f"train={config.train.model_dump_json()}", f"train.seed={seed}"])
         for file in filter(Path.exists, (base / name for name in SHARED_FILES)):
             (shutil.copytree if file.is_dir() else shutil.copyfile)(file, own / file.name)
     print(f"{config.name}: seed {seed}", file=sys.stderr, flush=True)

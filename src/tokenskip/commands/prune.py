@@ -102,8 +102,8 @@ def share_scores(source: Path, target: Path, overrides: list[str]) -> Path:
     """
     if target.exists():
         raise RunError(f"{target} is there already: give --into a folder that is not")
-    before = read_recipe(source / MANIFEST, [], None)
-    config = read_recipe(source / MANIFEST, overrides, None)
+    before = read_recipe(source / MANIFEST, [], None, asks=False)
+    config = read_recipe(source / MANIFEST, overrides, None, asks=False)
     draft = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}")
     with RunFolder(source, before) as folder:
         for _ in folder.trajectories(SCORES):  # every row is there
