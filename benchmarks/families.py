@@ -27,7 +27,8 @@ from pages import RESULTS, ROOT
 
 from tokenskip.arms import Arm, label
 from tokenskip.baselines.parallel import critical_tokens
-from tokenskip.config import RunConfig, load_recipe
+from tokenskip.candidates.settings import CandidatesConfig
+from tokenskip.config import PruneConfig, RunConfig, TrainConfig, load_recipe
 from tokenskip.errors import TokenskipError, unknown_name
 from tokenskip.evaluation.evaluate import complete_arm, prompt_of, read_arm
 from tokenskip.evaluation.metrics import paired_difference, summarise_arm
@@ -43,7 +44,7 @@ CAP = 224
 
 
 def config_of(setting: Setting, size: Size) -> RunConfig:
-    """The recipe of the shipped adapter with the setting's one arm."""
+    """The shipped adapter's prompts with the setting's one arm; how the adapter was trained is left out."""
     arm = arm_of(setting)
     overrides = [
         f"name=families-{setting.key}",
@@ -62,7 +63,10 @@ def config_of(setting: Setting, size: Size) -> RunConfig:
         overrides += ["task.name=jsonl", f"task.test={setting.questions}", "task.options={numeric: true}"]
     elif setting.owners > 1:
         overrides.append(f"task.options={{owners: {setting.owners}}}")
-    return load_recipe(RECIPE, overrides)
+    config = load_recipe(RECIPE, overrides)
+    task = config.task.model_copy(update={"train_limit": None})
+    others = {"prune": PruneConfig(), "candidates": CandidatesConfig(), "train": TrainConfig()}
+    return config.model_copy(update={"task": task, **others})
 
 
 def arm_of(setting: Setting) -> Arm:

@@ -23,7 +23,7 @@ GIVES_UP = (
     ("parallel steps", "waiting time; a readable chain", "every server (masks, positions); tokens are not saved"),
     ("budget predictor", "any server; an untouched model", "the caller's choice: the predictor has it"),
     ("gist tokens", "cache of the prompt", "the prompt's own words, and every server: the cache has to be cut"),
-    ("TokenSkip", "any server; a readable chain; the ratio", "a training; the shortest lengths of the others"),
+    ("TokenSkip", "any server; a readable chain; the ratio", "a training on the lengths that it is to write"),
 )
 PARTS = {
     "reference": "the untouched model and the shipped adapter",
