@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import time
@@ -85,7 +86,10 @@ def arm_of(setting: Setting) -> Arm:
 
 
 def measure(bench: Bench, setting: Setting) -> None:
-    """Every answer of a setting, as far as it is not there."""
+    """Every answer of a setting, as far as it is not there; of another adapter than the shipped one, anew."""
+    noted = bench.out / "rows" / setting.key / "setting.json"
+    if noted.exists() and json.loads(noted.read_text(encoding="utf-8"))["about"] != setting.about:
+        shutil.rmtree(noted.parent)
     with Run(bench.out / "rows" / setting.key, config_of(setting, bench.size), Lines()) as run:
         arm = arm_of(setting)
         run.check_problems("test")

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from headline import RECIPE, Lines
+from pages import shipped
 
 from tokenskip import pipeline
 from tokenskip.backends.hf import HfBackend
@@ -168,8 +169,8 @@ def reference(bench: Bench) -> Iterator[Setting]:
                   about=f'the untouched model, "{CONCISE}" behind the question')  # fmt: skip
     for place, ratio in enumerate(RATIOS, start=2):
         yield Setting(part="reference", family="tokenskip", name=f"γ = {ratio:g}", place=place, ratio=ratio,
-                      about="the shipped adapter", weights=str(adapter_path()), marker=True, role="method",
-                      rival=True)  # fmt: skip
+                      about=f"the shipped adapter ({shipped()}…)", weights=str(adapter_path()), marker=True,
+                      role="method", rival=True)  # fmt: skip
 
     for place, ratio in enumerate(POOLED_RATIOS if bench.pooled else (), start=2 + len(RATIOS)):
         yield Setting(part="reference", family="pooled", name=f"γ = {ratio:g}", place=place, ratio=ratio,

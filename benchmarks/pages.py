@@ -1,14 +1,21 @@
-"""What the pages that benchmarks write have in common: where they are, tables, and a section between two markers."""
+"""What the pages of benchmarks have in common: where they are, of which adapter, tables, a section between markers."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokenskip.embedded import adapter_path
 from tokenskip.errors import RunError
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
+
+
+def shipped() -> str:
+    """Eight characters that tell the shipped adapter from others: what was measured of another says nothing now."""
+    return hashlib.sha256((adapter_path() / "model.safetensors").read_bytes()).hexdigest()[:8]
 
 
 def table(header: Sequence[object], rows: Sequence[Sequence[object]], left: int = 1) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from llamacpp import CONVERTER, N_PARALLEL, llama_server
-from pages import RESULTS, table
+from pages import RESULTS, shipped, table
 
 from tokenskip.backends.openai import OpenAIBackend
 from tokenskip.config import ModelConfig, PromptConfig, load_recipe
@@ -265,12 +265,13 @@ def main() -> None:
     parser.add_argument("--libllama", type=Path, help="libllama.so of llama.cpp; without it no 4-bit files")
     parser.add_argument("--out", type=Path, default=Path("runs/quantised"))
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    out = arguments.out / shipped()
+    out.mkdir(parents=True, exist_ok=True)
     task = EmbeddedTask(load_recipe(None, ["task.name=embedded"]).task)
     prompts = Prompts(load_tokenizer(ModelConfig()), PromptConfig())
-    kinds = files(arguments.out, arguments.libllama)
+    kinds = files(out, arguments.libllama)
     asker = Asker(list(task.problems("test", arguments.n)), task, prompts)
-    results = collect(measure(asker, kinds, arguments.out), kinds)
+    results = collect(measure(asker, kinds, out), kinds)
     target = RESULTS if arguments.out == parser.get_default("out") else arguments.out
     write_atomically(target / "quantised.json", json.dumps(results, indent=1) + "\n")
     write_atomically(target / "quantised.md", page(results))
