@@ -109,6 +109,15 @@ def test_a_control_that_wins_is_reported_whatever_it_is_called(control: Arm | st
     assert comparisons.pareto(arms)[-1].on_front
 
 
+def test_a_win_that_another_ratio_matches_is_told_with_it() -> None:
+    arms = [*good(), arm("prompt_be_concise", None, 0.95, 50), arm("tokenskip", 0.3, 0.96, 50.3)]
+    text = summary(results_of(arms))
+    assert "But something that needs no training does better at some ratios: prompt_be_concise" in text
+    assert text.endswith("at 0.3 it solved 96.0% with 50.")
+    longer = [*good(), arm("prompt_be_concise", None, 0.95, 50), arm("tokenskip", 0.3, 0.96, 52)]
+    assert comparisons.match_of(longer[-2], longer) is None
+
+
 def test_a_trained_control_that_wins_is_reported_as_one() -> None:
     arms = [*good(), arm("random", 0.5, 0.95, 50)]
     assert [text.split(" beats ")[0] for text in warnings(arms)] == ["A control that was trained too"]

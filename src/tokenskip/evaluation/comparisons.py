@@ -101,6 +101,14 @@ def best_win(wins: Sequence[tuple[ArmResult, ArmResult]]) -> tuple[ArmResult, Ar
     return max(wins, key=lambda win: (not win[0].trained, (win[0].accuracy or 0) - (win[1].accuracy or 0)))
 
 
+def match_of(control: ArmResult, arms: Sequence[ArmResult]) -> ArmResult | None:
+    """The main arm's most accurate row with as few tokens as a control (within 1%), if it is at least as accurate."""
+    main, (tokens, accuracy) = main_arm(arms), _point(control)
+    rows = [arm for arm in arms if arm.arm == main and _is_known(arm) and _point(arm)[0] <= 1.01 * tokens]
+    best = max(rows, key=lambda arm: _point(arm)[1], default=None)
+    return best if best is not None and _point(best)[1] >= accuracy else None
+
+
 def _is_method_at_ratio(arm: ArmResult) -> bool:
     return arm.role == "method" and arm.shortened_by == "ratio" and arm.ratio is not None
 

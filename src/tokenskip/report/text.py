@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tokenskip.evaluation.comparisons import best_win, control_wins, headline
+from tokenskip.evaluation.comparisons import best_win, control_wins, headline, match_of
 from tokenskip.evaluation.schema import ArmResult, Results
 
 
@@ -48,10 +48,14 @@ def summary(results: Results) -> str:
         control, beaten = best_win(wins)
         about = f" ({control.about})" if control.about else ""
         what = "a control that was trained too" if control.trained else "something that needs no training"
+        better = "does better" if (match := match_of(control, results.arms)) is None else "does better at some ratios"
+        and_yet = (
+            f"; at {match.ratio} it solved {pct(match.accuracy)} with {num(match.cot_tokens_mean)}" if match else ""
+        )
         return (
-            f"{first} But {what} does better: {control.label}{about} solved {pct(control.accuracy)} with "
+            f"{first} But {what} {better}: {control.label}{about} solved {pct(control.accuracy)} with "
             f"{num(control.cot_tokens_mean)} reasoning tokens, where TokenSkip at {beaten.ratio} solved "
-            f"{pct(beaten.accuracy)} with {num(beaten.cot_tokens_mean)}."
+            f"{pct(beaten.accuracy)} with {num(beaten.cot_tokens_mean)}{and_yet}."
         )
     cut = next((row for row in results.arms if _is_cut_alike(row, arm)), None)
     if cut is None:
