@@ -299,8 +299,8 @@ tags: [tokenskip, chain-of-thought, efficient-reasoning]
 
 # The embedded reasoner after TokenSkip
 
-{how} of the model that tokenskip ships, {settings.epochs:g} epochs at {settings.learning_rate:g}. It makes the model
-write the share γ of its usual chain of thought, by a ratio given in the
+{how} of the model that tokenskip ships (epochs: {settings.epochs:g}, rate: {settings.learning_rate:g}). It makes the
+model write the share γ of its usual chain of thought, by a ratio given in the
 prompt: `tokenizer.apply_chat_template(messages, add_generation_prompt=True, compression_ratio="0.6")`.
 
     tokenskip ask "Tom has 12 apples. …" --ratio 0.6

@@ -96,18 +96,22 @@ def chains(out: Path, size: Size) -> None:
             pipeline.STAGES[stage](run)
 
 
-def train(out: Path, size: Size, recipe: str, seed: int) -> None:
-    """A recipe's training and its arms, on the shared chains."""
-    folder, draft = out / f"{recipe}-{seed}", out / f"{recipe}-{seed}.tmp"
+def on_shared(out: Path, name: str) -> Path:
+    """The folder `name`, begun with a copy of the shared chains, their candidates and the untouched model's answers."""
+    folder, draft = out / name, out / f"{name}.tmp"
     if not folder.exists():
         shutil.rmtree(draft, ignore_errors=True)
         (draft / "eval").mkdir(parents=True)
-        for name in SHARED:
-            source = out / "chains" / name
-            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, draft / name)
-        shutil.copyfile(out / "chains" / "eval" / "original.jsonl", draft / "eval" / "original.jsonl")
+        for shared in (*SHARED, "eval/original.jsonl"):
+            source = out / "chains" / shared
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, draft / shared)
         draft.replace(folder)
-    with Run(folder, config_of(size, recipe, seed, TRAINED), Lines()) as run:
+    return folder
+
+
+def train(out: Path, size: Size, recipe: str, seed: int) -> None:
+    """A recipe's training and its arms, on the shared chains."""
+    with Run(on_shared(out, f"{recipe}-{seed}"), config_of(size, recipe, seed, TRAINED), Lines()) as run:
         for stage in ("generate", "grade", "score", "prune", "candidates", "train", "rounds", "evaluate"):
             pipeline.STAGES[stage](run)
 

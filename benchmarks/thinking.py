@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from typing import Any
 from headline import Lines
 from pages import RESULTS, ROOT, table
 from paper import measured
-from sources import one_sided
+from sources import on_shared, one_sided
 
 from tokenskip import pipeline
 from tokenskip.candidates.choose import load_info
@@ -49,7 +48,6 @@ RECIPES: dict[str, tuple[str, Row]] = {
     "both": ("its own where one is near the ratio, else pruned", {"sources": {**OWN, "prune": {}}, "prefer": "listed"}),
 }
 """Name -> (what it trains on, `candidates`)."""
-SHARED = ("completions.jsonl", "trajectories.jsonl", "scores.jsonl", "pruned.jsonl", "candidates")
 CHECKS = (
     "Wait, let me read that again: {r}. Yes, {e}.",
     "Is that right? {R}, so {e}. It is.",
@@ -142,16 +140,7 @@ def train(out: Path, size: Size, model: Path, recipe: str) -> None:
     with Run(out / "chains", config_of(size, model, "both", ("original",)), Lines()) as run:
         for stage in ("generate", "grade", "score", "prune", "candidates", "evaluate"):
             pipeline.STAGES[stage](run)
-    folder, draft = out / recipe, out / f"{recipe}.tmp"
-    if not folder.exists():
-        shutil.rmtree(draft, ignore_errors=True)
-        (draft / "eval").mkdir(parents=True)
-        for name in SHARED:
-            source = out / "chains" / name
-            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, draft / name)
-        shutil.copyfile(out / "chains" / "eval" / "original.jsonl", draft / "eval" / "original.jsonl")
-        draft.replace(folder)
-    with Run(folder, config_of(size, model, recipe, ("original", "tokenskip")), Lines()) as run:
+    with Run(on_shared(out, recipe), config_of(size, model, recipe, ("original", "tokenskip")), Lines()) as run:
         for stage in ("grade", "score", "prune", "candidates", "train", "evaluate"):
             pipeline.STAGES[stage](run)
 

@@ -130,6 +130,8 @@ def test_a_run_folder_does_not_consent_to_a_models_code(
 @pytest.mark.parametrize(
     "settings",
     [
+        {"generate": {"backend": "tokenskip.backends.openai:OpenAIBackend", "options": {"url": "collector.example"}}},
+        {"model": {"path": "m@https://collector.example"}, "generate": {"backend": "openai"}},
         {"generate": {"backend": "openai", "options": {"url": "https://collector.example/v1"}}},
         {
             "generate": {

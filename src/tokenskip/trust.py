@@ -84,8 +84,8 @@ def servers(config: Any) -> Iterator[tuple[str, str]]:
             except ValueError:  # what is no address is refused where it is used
                 return
 
-    if config.generate.backend == "openai":
-        yield from walk("generate.options", config.generate.options)
+    yield from walk("model.path", config.model.path)
+    yield from walk("generate.options", config.generate.options)  # of any backend: its name may be a module's
     yield from walk("candidates.sources", config.candidates.sources)
 
 

@@ -247,6 +247,13 @@ def test_nothing_is_joined_where_nothing_is_calculated() -> None:
     assert splices("It is a bird.\nBirds have wings.\nSo it flies.", ["Birds fly.\n\nThe answer is yes."]) == []
 
 
+def test_a_thought_of_hundreds_of_steps_has_no_more_splices_than_are_needed() -> None:
+    sums = [f"{n} + 1 = {n + 1}" for n in range(300)]
+    found = splices("\n".join(f"Now we see that {one}." for one in sums), ["\n".join([*sums, "#### 300"])])
+    assert 10 <= len(found) <= 16
+    assert len(found[0]) < 0.7 * len(found[-1]), "from short to long"
+
+
 def test_two_equations_of_one_step_stay_together() -> None:
     whole = "We see that 2 + 2 = 4, and then that 4 * 3 = 12.\nNow we get to 12 - 1 = 11."
     assert splices(whole, ["2 + 2 = 4\n4 * 3 = 12\n12 - 1 = 11\n\n#### 11"]) == [

@@ -16,6 +16,8 @@ from itertools import pairwise
 from tokenskip.pruning.atoms import split_units
 from tokenskip.pruning.equations import Equation, equations
 
+MOST = 16
+"""Joins of one chain, evenly over their lengths: those of a thought of hundreds of steps would fill the disk."""
 Version = tuple[str, tuple[Equation, ...], dict[int, int]]
 """A text, its equations, and number of equations stated -> where the step begins that states the next one, or, after
 all of them, where the last one ends."""
@@ -30,7 +32,8 @@ def splices(whole: str, shorter: Sequence[str]) -> list[str]:
     same = [version for version in map(_version, dict.fromkeys(shorter)) if version[1] == first[1]]
     below = sorted((one for one in same if len(one[0]) < len(whole)), key=lambda one: len(one[0]), reverse=True)
     joins = [text for longer, short in pairwise([first, *below]) for text in _joins(longer, short)]
-    return sorted(set(joins) - {whole, *shorter}, key=lambda text: (len(text), text)) if first[1] else []
+    found = sorted(set(joins) - {whole, *shorter}, key=lambda text: (len(text), text)) if first[1] else []
+    return found[:: -(-len(found) // MOST) or 1]
 
 
 def _joins(longer: Version, shorter: Version) -> Iterator[str]:
