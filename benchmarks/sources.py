@@ -1,11 +1,12 @@
-"""Short chains from every source on the embedded model: pruning alone, the pool, the pool with an on-policy round.
+"""Short chains from every source on the embedded model: one recipe, several pools of chains to train on.
 
-One set of chains and candidates, a training for each recipe and seed, and every arm on the same held-out problems. The
-question is whether an arm without training is more accurate with as few tokens (paired by problem, one-sided). Works in
-`--out` (runs/sources) and goes on there; writes docs/results/sources.md and sources.json with what is finished.
+The recipe is `any-ratio` with a third of its questions; only where the chains come from differs. One set of chains, a
+training for each pool and seed, and every arm on the same held-out problems, also those without training: is one of
+them more accurate with as few tokens (paired by problem, one-sided)? Works in `--out` (runs/sources) and goes on there;
+writes docs/results/sources.md and sources.json with what is finished.
 
-    python benchmarks/sources.py --seeds 0 --n 500
-    python benchmarks/sources.py --only pool --seeds 0,1,2
+    python benchmarks/sources.py                  # a seed of all: two or three hours of one core
+    python benchmarks/sources.py --only splice --seeds 0,1,2
     python benchmarks/sources.py --limit 12       # a trial
 """
 
@@ -15,12 +16,13 @@ import argparse
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headline import EMBEDDED, Lines
+from headline import RECIPE, Lines
 from pages import RESULTS, ROOT, table
 
 from tokenskip import pipeline
@@ -32,32 +34,60 @@ from tokenskip.evaluation.evaluate import read_arm
 from tokenskip.evaluation.metrics import summarise_arm
 from tokenskip.report.text import pct
 from tokenskip.run import Run
-from tokenskip.storage.store import CHOSEN, Row, RunFolder, write_atomically
+from tokenskip.storage.store import ADAPTER, CANDIDATES, CHOSEN, TRAIN, Row, RunFolder, write_atomically
 from tokenskip.types import Trajectory
 
-RATIOS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-PLAIN = "Use plain words."
-SOURCES = {"prune": {}, "prompt": {"instructions": ["be_concise", PLAIN]}}
-ON_POLICY = {"on_policy": {"rounds": 1, "temperature": 0.7, "samples": 2}}
+RATIOS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+PRUNE: Row = {"prune": {}}
+CONCISE: Row = {"prompt": {"instructions": ["be_concise"]}}
+SPLICE: Row = {"prompt": {"instructions": ["be_concise"], "splice": True}}
+TWO: Row = {"prompt": {"instructions": ["be_concise", "Use plain words."], "splice": True}}
+ROUND: Row = {"on_policy": {"rounds": 1, "temperature": 0.7, "samples": 1}}
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What is trained on, and the arm that is judged.
+
+    `start`: the pool whose adapter, once trained, is gone on from; in this run it is the arm `first`.
+    """
+
+    about: str
+    sources: Row
+    prefer: str = "listed"
+    arm: str = "tokenskip"
+    start: str | None = None
+    first: str = ""
+    overrides: tuple[str, ...] = ()
+
+
 RECIPES = {
-    "prune": {"sources": {"prune": {}}},
-    "pool": {"sources": SOURCES, "tolerance": 0.06},
-    "pool_nearest": {"sources": SOURCES, "tolerance": 0.06, "prefer": "nearest"},
-    "pool_skip": {"sources": {**SOURCES, "skip_steps": {}}, "tolerance": 0.06},
-    "pool_round": {"sources": {**SOURCES, **ON_POLICY}, "tolerance": 0.06, "limit": 1000},
-}
-"""Name -> `candidates`."""
-ABOUT = {
-    "prune": "pruned chains alone",
-    "pool": "pruned, and written under two terse instructions; the likeliest near each ratio",
-    "pool_nearest": "the same pool, the nearest to each ratio",
-    "pool_skip": "the pool, and chains with whole steps left out",
-    "pool_round": "the pool, then a round with the tuned model's own chains in it",
+    "prune": Pool("pruned chains alone, as in the paper", PRUNE),
+    "concise": Pool('answers under "Be concise." where one is near the ratio, else pruned', CONCISE | PRUNE),
+    "splice": Pool("these and their splices with the whole chain, else pruned: `any-ratio`", SPLICE | PRUNE),
+    "likely": Pool("the same pool, the likeliest near each ratio", SPLICE | PRUNE, prefer="likely"),
+    "two": Pool('splices with "Use plain words." between the two as well', TWO | PRUNE),
+    "round": Pool(
+        "`splice`, then a round with the tuned model's own chains first",
+        ROUND | SPLICE | PRUNE,
+        start="splice",
+        first="tokenskip_round_0",
+    ),
+    "grpo": Pool(
+        "`splice`, then 200 steps of reinforcement learning",
+        SPLICE | PRUNE,
+        arm="tokenskip_grpo",
+        start="splice",
+        first="tokenskip",
+        overrides=("grpo={steps: 200, length: near}",),
+    ),
 }
 UNTRAINED = ("original", "prompt_be_concise", "prompt_plain", "prompt_draft", "prompt_budget", "prompt_seeded")
-DEFINE = {"prompt_plain": {"about": f'untrained, "{PLAIN}" in the prompt', "instruction": PLAIN}}
 TRAINED = ("original", "tokenskip", "random_matched")
-SHARED = ("completions.jsonl", "trajectories.jsonl", "scores.jsonl", "pruned.jsonl", "candidates")
+SHARED = ("completions.jsonl", "trajectories.jsonl", "scores.jsonl", "pruned.jsonl")
+FROM_START = (*SHARED, CANDIDATES, CHOSEN, TRAIN, ADAPTER)
+CPU = "cpu.json"
+SPENT = ("candidates", "train", "rounds", "grpo")
 LEVEL = 0.05
 
 
@@ -65,55 +95,69 @@ LEVEL = 0.05
 class Size:
     """How much of everything: training problems, held-out problems, and steps (None: the recipe's epochs)."""
 
-    train: int = 3000
-    test: int = 500
+    train: int = 5000
+    test: int = 2000
     steps: int | None = None
 
 
 def config_of(size: Size, recipe: str, seed: int, arms: Sequence[str]) -> RunConfig:
-    """The recipe `embedded` with another source of chains; `seed` is the training's, the chains are the same."""
+    """The recipe `any-ratio` with another source of chains; `seed` is the training's, the chains are the same."""
+    pool = RECIPES[recipe]
     overrides = [
         f"name=sources-{recipe}-{seed}",
         f"task.train_limit={size.train}",
         f"task.test_limit={size.test}",
-        f"prune.ratios={[*RATIOS, 1.0]}",
-        f"candidates={json.dumps(RECIPES[recipe])}",
+        f"candidates={json.dumps({'sources': pool.sources, 'prefer': pool.prefer, 'tolerance': 0.1})}",
         f"train.seed={seed}",
         f"evaluate.arms={list(arms)}",
-        f"evaluate.define={json.dumps(DEFINE)}",
         f"evaluate.ratios={list(RATIOS)}",
         "evaluate.latency_samples=0",
+        *pool.overrides,
     ]
     if size.steps:
-        overrides.append(f"train.trainer.max_steps={size.steps}")
-    return load_recipe(EMBEDDED, overrides)
+        overrides += [f"train.trainer.max_steps={size.steps}", *(["grpo.steps=2"] if recipe == "grpo" else ())]
+    return load_recipe(RECIPE, overrides)
 
 
 def chains(out: Path, size: Size) -> None:
-    """The chains, their cuts, every candidate of the largest pool, and the arms without training."""
-    with Run(out / "chains", config_of(size, "pool_skip", 0, UNTRAINED), Lines()) as run:
-        for stage in ("generate", "grade", "score", "prune", "candidates", "evaluate"):
+    """The chains, their cuts, and the arms without training."""
+    with Run(out / "chains", config_of(size, "prune", 0, UNTRAINED), Lines()) as run:
+        for stage in ("generate", "grade", "score", "prune", "evaluate"):
             pipeline.STAGES[stage](run)
 
 
-def on_shared(out: Path, name: str) -> Path:
-    """The folder `name`, begun with a copy of the shared chains, their candidates and the untouched model's answers."""
-    folder, draft = out / name, out / f"{name}.tmp"
+def on_shared(chains: Path, folder: Path, files: Sequence[str]) -> Path:
+    """`folder`, begun with copies of these files and folders of `chains` and the untouched model's answers there."""
+    draft = folder.with_name(f"{folder.name}.tmp")
     if not folder.exists():
         shutil.rmtree(draft, ignore_errors=True)
         (draft / "eval").mkdir(parents=True)
-        for shared in (*SHARED, "eval/original.jsonl"):
-            source = out / "chains" / shared
-            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, draft / shared)
+        for name in (*files, "eval/original.jsonl"):
+            source = chains / name
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, draft / name)
         draft.replace(folder)
     return folder
 
 
 def train(out: Path, size: Size, recipe: str, seed: int) -> None:
-    """A recipe's training and its arms, on the shared chains."""
-    with Run(on_shared(out, f"{recipe}-{seed}"), config_of(size, recipe, seed, TRAINED), Lines()) as run:
-        for stage in ("generate", "grade", "score", "prune", "candidates", "train", "rounds", "evaluate"):
+    """A recipe's training and its arms, on the shared chains; the CPU seconds of every stage go into `cpu.json`."""
+    start = RECIPES[recipe].start
+    if start:
+        train(out, size, start, seed)
+    source, files = (out / f"{start}-{seed}", FROM_START) if start else (out / "chains", SHARED)
+    folder = on_shared(source, out / f"{recipe}-{seed}", files)
+    spent: dict[str, float] = json.loads((folder / CPU).read_text()) if (folder / CPU).exists() else {}
+    with Run(folder, config_of(size, recipe, seed, TRAINED), Lines()) as run:
+        for stage in ("generate", "grade", "score", "prune", "candidates", "train", "rounds", "grpo", "evaluate"):
+            if stage == "evaluate" and start:  # the same weights, so the same answers
+                for file in (source / "eval").glob("tokenskip-*.jsonl"):
+                    target = folder / "eval" / file.name.replace("tokenskip", RECIPES[recipe].first)
+                    if not target.exists():
+                        shutil.copyfile(file, target)
+            before = time.process_time()
             pipeline.STAGES[stage](run)
+            spent[stage] = spent.get(stage, 0.0) + time.process_time() - before
+            write_atomically(folder / CPU, json.dumps(spent))
 
 
 def measured(path: Path, config: RunConfig, recipe: str, seed: int | None) -> Iterator[tuple[Row, list[Trajectory]]]:
@@ -142,20 +186,32 @@ def measured(path: Path, config: RunConfig, recipe: str, seed: int | None) -> It
 
 def collect(out: Path, size: Size) -> Row:
     """Every finished row, the verdicts, and what each pool has chosen."""
-    untrained = list(measured(out / "chains", config_of(size, "pool_skip", 0, UNTRAINED), "none", None))
-    rows, verdicts, pools = [row for row, _ in untrained], [], {}
+    untrained = list(measured(out / "chains", config_of(size, "prune", 0, UNTRAINED), "none", None))
+    rows, verdicts, pools, seconds = [row for row, _ in untrained], [], {}, []
     for path in sorted(out.glob("*-[0-9]*")):
         recipe, _, seed = path.name.rpartition("-")
         if recipe not in RECIPES or not seed.isdigit():
             continue
-        trained = list(measured(path, config_of(size, recipe, int(seed), TRAINED), recipe, int(seed)))
-        rows += [row for row, _ in trained]
-        others = [*untrained, *(pair for pair in trained if pair[0]["arm"] != "tokenskip")]
-        verdicts += [verdict(row, found, others) for row, found in trained if row["arm"] == "tokenskip"]
+        arm = RECIPES[recipe].arm
+        found = list(measured(path, config_of(size, recipe, int(seed), TRAINED), recipe, int(seed)))
+        controls = [pair for pair in found if pair[0]["arm"] == "random_matched"] if arm == "tokenskip" else []
+        trained = [pair for pair in found if pair[0]["arm"] == arm]
+        rows += [row for row, _ in (*trained, *controls)]
+        verdicts += [verdict(row, written, [*untrained, *controls]) for row, written in trained]
+        if (path / CPU).exists():
+            seconds.append({"recipe": recipe, "seed": int(seed), **json.loads((path / CPU).read_text())})
         file = max([path / CHOSEN, *path.glob(f"round-*/{CHOSEN}")])
         if file.exists():
             pools[recipe] = load_info(file)
-    return {"n": rows[0]["n"] if rows else 0, "ratios": RATIOS, "rows": rows, "verdicts": verdicts, "pools": pools}
+    return {
+        "n": rows[0]["n"] if rows else 0,
+        "train": size.train,
+        "ratios": RATIOS,
+        "rows": rows,
+        "verdicts": verdicts,
+        "pools": pools,
+        "cpu_seconds": seconds,
+    }
 
 
 def verdict(row: Row, found: Sequence[Trajectory], others: Sequence[tuple[Row, list[Trajectory]]]) -> Row:
@@ -188,11 +244,13 @@ def page(results: Row) -> str:
     names = list(dict.fromkeys((row["recipe"], row["seed"]) for row in trained))
     head = ("recipe", "seed", *(f"γ = {ratio}" for ratio in results["ratios"]))
     tables = []
-    for arm in ("tokenskip", "random_matched"):
+    for arms in (("tokenskip", "tokenskip_grpo"), ("random_matched",)):
         cells = []
         for recipe, seed in names:
             at = {
-                row["ratio"]: row for row in trained if (row["recipe"], row["seed"], row["arm"]) == (recipe, seed, arm)
+                row["ratio"]: row
+                for row in trained
+                if (row["recipe"], row["seed"]) == (recipe, seed) and row["arm"] in arms
             }
             if at:
                 texts = [f"{pct(at[r]['accuracy'])} / {at[r]['achieved_ratio']:.2f}" if r in at else "–"
@@ -209,12 +267,17 @@ def page(results: Row) -> str:
          f"{one['gained']} / {one['lost']}", f"{one['p']:.3f}", "yes" if one["met"] else "**no**")
         for one in results["verdicts"]
     ]  # fmt: skip
-    listed = "\n".join(f"- `{name}`: {ABOUT[name]}" for name in dict.fromkeys(name for name, _ in names))
+    spent = [
+        (f"`{one['recipe']}`", one["seed"], *(f"{one[stage]:,.0f}" for stage in SPENT))
+        for one in results["cpu_seconds"]
+    ]
+    listed = "\n".join(f"- `{name}`: {RECIPES[name].about}" for name in dict.fromkeys(name for name, _ in names))
     return f"""# Short chains from every source
 
-Made by `python benchmarks/sources.py`: the embedded model, {results["n"]:,} held-out problems, all arms greedy; every
-number: [sources.json](sources.json). An extension of the paper, which prunes only. A seed is that of the training;
-chains and candidates are the same.
+Made by `python benchmarks/sources.py`: the recipe `any-ratio` with {results["train"]:,} questions and
+{results["n"]:,} held-out problems, all arms greedy; every number: [sources.json](sources.json). An extension of the
+paper, which prunes only. A seed is that of the training; the chains are the same. One training is worth a point either
+way ([seeds](seeds.md)).
 
 {listed}
 
@@ -224,6 +287,9 @@ Accuracy / achieved ratio of the trained model:
 The original's chains with units left out at random until as long as that arm's on each problem, then made to answer:
 
 {tables[1]}
+CPU seconds of what each took beyond the shared chains; `round` and `grpo` begin with the adapter of `splice`:
+
+{table(("recipe", "seed", *SPENT), spent, 1)}
 ## Without training
 
 {table(("arm", "γ", "accuracy", "CoT tokens", "achieved ratio"), others, 1)}
@@ -261,8 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", action="append", help=f"a recipe of {', '.join(RECIPES)}; may repeat")
-    parser.add_argument("--seeds", default="0,1,2", help="seeds of the training, such as 0,1,2")
-    parser.add_argument("--n", type=int, default=2000, help="held-out problems")
+    parser.add_argument("--seeds", default="0", help="seeds of the training, such as 0,1,2")
+    parser.add_argument("--n", type=int, default=Size().test, help="held-out problems")
     parser.add_argument("--train", type=int, default=Size().train, help="training problems")
     parser.add_argument("--limit", type=int, help="a trial with at most N problems and two steps")
     parser.add_argument("--out", type=Path, help="where the runs are (default: runs/sources)")

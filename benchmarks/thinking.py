@@ -24,7 +24,7 @@ from typing import Any
 from headline import Lines
 from pages import RESULTS, ROOT, table
 from paper import measured
-from sources import on_shared, one_sided
+from sources import SHARED, on_shared, one_sided
 
 from tokenskip import pipeline
 from tokenskip.candidates.choose import load_info
@@ -37,7 +37,7 @@ from tokenskip.recipes import find_recipe
 from tokenskip.report.text import pct
 from tokenskip.run import Run
 from tokenskip.serving.merge import find_adapter, merge
-from tokenskip.storage.store import CHOSEN, RunFolder, read_manifest, write_atomically, write_rows
+from tokenskip.storage.store import CANDIDATES, CHOSEN, RunFolder, read_manifest, write_atomically, write_rows
 
 Row = dict[str, Any]
 RATIOS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -140,7 +140,11 @@ def train(out: Path, size: Size, model: Path, recipe: str) -> None:
     with Run(out / "chains", config_of(size, model, "both", ("original",)), Lines()) as run:
         for stage in ("generate", "grade", "score", "prune", "candidates", "evaluate"):
             pipeline.STAGES[stage](run)
-    with Run(on_shared(out, recipe), config_of(size, model, recipe, ("original", "tokenskip")), Lines()) as run:
+    with Run(
+        on_shared(out / "chains", out / recipe, (*SHARED, CANDIDATES)),
+        config_of(size, model, recipe, ("original", "tokenskip")),
+        Lines(),
+    ) as run:
         for stage in ("grade", "score", "prune", "candidates", "train", "evaluate"):
             pipeline.STAGES[stage](run)
 

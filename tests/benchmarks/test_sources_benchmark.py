@@ -22,7 +22,7 @@ def written(pattern: str) -> list[Trajectory]:
 
 def row(arm: str, tokens: float, ratio: float | None = None, **more: Any) -> dict[str, Any]:
     shown = {"n": 10, "accuracy": 0.5, "achieved_ratio": 0.4}
-    return {"recipe": "pool", "seed": 0, "arm": arm, "ratio": ratio, "cot_tokens_mean": tokens, **shown, **more}
+    return {"recipe": "splice", "seed": 0, "arm": arm, "ratio": ratio, "cot_tokens_mean": tokens, **shown, **more}
 
 
 def test_the_verdict_is_the_surest_arm_with_as_few_tokens() -> None:
@@ -42,31 +42,44 @@ def test_the_page_has_every_row() -> None:
     info = {"missing": {"0.5": 3}, "sources": {"prune": {"won": {"0.5": 7}}, "prompt": {"won": {}}}}
     rows = [row("prompt_be_concise", 40.0, seed=None), row("tokenskip", 50.0, 0.5), row("random_matched", 50.0, 0.5)]
     verdicts = [sources.verdict(rows[1], written("01"), [(rows[0], written("11"))])]
-    text = sources.page({"n": 10, "ratios": [0.5], "rows": rows, "verdicts": verdicts, "pools": {"pool": info}})
-    assert "| `pool` | 0 | 50.0% / 0.40 |" in text
+    spent = {"recipe": "splice", "seed": 0, "candidates": 1.0, "train": 2.0, "rounds": 0.0, "grpo": 0.0}
+    text = sources.page(
+        {
+            "n": 10,
+            "ratios": [0.5],
+            "rows": rows,
+            "verdicts": verdicts,
+            "pools": {"splice": info},
+            "train": 7,
+            "cpu_seconds": [spent],
+        }
+    )
+    assert "| `splice` | 0 | 50.0% / 0.40 |" in text
     assert "| `prompt_be_concise` | – | 50.0% | 40.0 | 0.400 |" in text
-    assert "| `pool` | 0 | 0.5 | `prompt_be_concise` | 1 / 0 | 0.500 | yes |" in text
+    assert "| `splice` | 0 | 0.5 | `prompt_be_concise` | 1 / 0 | 0.500 | yes |" in text
     assert "| `prompt` | 0 |" in text
+    assert "| `splice` | 0 | 1 | 2 | 0 | 0 |" in text
     assert "| no candidate | 3 |" in text
 
 
 def test_an_unknown_recipe_is_named(capsys: Any, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="2"):
-        sources.main(["--only", "pol", "--out", str(tmp_path)])
-    assert "unknown recipe 'pol' (did you mean 'pool'?)" in capsys.readouterr().err
+        sources.main(["--only", "splic", "--out", str(tmp_path)])
+    assert "unknown recipe 'splic' (did you mean 'splice'?)" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_trial_runs_whole_and_again_without_work(monkeypatch: Any, tmp_path: Path) -> None:
-    trial = ["--limit", "8", "--seeds", "0", "--only", "pool_round", "--out", str(tmp_path)]
+    trial = ["--limit", "8", "--seeds", "0", "--only", "round", "--out", str(tmp_path)]
     sources.main(trial)
     found = json.loads((tmp_path / "published/sources.json").read_text(encoding="utf-8"))
     assert {one["arm"] for one in found["rows"]} >= {"original", "tokenskip", "random_matched", "prompt_draft"}
+    assert {one["recipe"] for one in found["rows"]} == {"none", "splice", "round"}, "a round begins with the pool"
     assert {"recipe", "seed", "arm", "ratio", "n", "accuracy", "cot_tokens_mean", "achieved_ratio"} == set(
         found["rows"][0]
     )
-    assert len(found["verdicts"]) == len(sources.RATIOS)
+    assert len(found["verdicts"]) == 2 * len(sources.RATIOS)
 
     def again(*_: object, **__: object) -> None:
         raise AssertionError("loaded again")
