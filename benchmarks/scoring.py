@@ -14,9 +14,11 @@ are compared one by one. Writes JSON, the first thread count on top and all of t
   LayerNorm, tokenizing, cutting.
 
 With `--decisions` it measures instead what lower precision changes, on a trained model (`--model`, by default the
-embedded one): the share of texts and of words that come out otherwise than in float32. `--trained-xlmr` fits an
-XLM-R of its own to the data first. With `--memory` it measures the peak of resident memory of `tokenskip prune FILE`,
-on a tenth of the texts, half and all of them, for several scorers with the embedded models. Neither needs `llmlingua`.
+embedded one): the share of texts and of words that come out otherwise than in float32, and the time. `--trained-xlmr`
+fits an XLM-R of its own to the data first; `--random` takes random weights of `--size`'s shape, whose decisions say
+little, but whose time is the real checkpoint's. With `--memory` it measures the peak of resident memory of `tokenskip
+prune FILE`, on a tenth of the texts, half and all of them, for several scorers with the embedded models. Neither needs
+`llmlingua`.
 
     python benchmarks/scoring.py --size base --texts 16 --data GSM8K.jsonl
     python benchmarks/scoring.py --decisions --texts 100
@@ -237,6 +239,7 @@ def main() -> None:
     parser.add_argument("--model", default="embedded", help="for --decisions: a trained checkpoint")
     parser.add_argument("--scorer", help="for --decisions: a scorer's name (rule llmlingua); for --memory: one of all")
     parser.add_argument("--trained-xlmr", action="store_true", help="for --decisions: fit a small XLM-R to the data")
+    parser.add_argument("--random", action="store_true", help="for --decisions: random weights of --size's shape")
     parser.add_argument("--memory", action="store_true", help="peak memory of `tokenskip prune FILE`, instead")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -249,7 +252,14 @@ def main() -> None:
     if args.decisions:
         torch.set_num_threads(args.threads[0])
         with tempfile.TemporaryDirectory() as folder:
-            model = str(trained_xlmr(texts, Path(folder))) if args.trained_xlmr else args.model
+            model = args.model
+            if args.trained_xlmr or args.random:
+                made = (
+                    make_checkpoint(args.size, texts, Path(folder))
+                    if args.random
+                    else trained_xlmr(texts, Path(folder))
+                )
+                model = str(made)
             write(changed_decisions(args.scorer or "rule llmlingua", model, texts, args.dtypes), args.json)
         return
     with tempfile.TemporaryDirectory() as folder:

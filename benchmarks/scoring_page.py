@@ -60,6 +60,8 @@ MEMORY = {"memory": Part("--memory --scorer llmlingua2 --texts 7473")}
 DECISIONS = {
     "decisions, rule": Part("--decisions --texts 400"),
     "decisions, XLM-R": Part("--decisions --trained-xlmr --texts 100"),
+    "decisions, base": Part("--decisions --random --size base --texts 40 --dtypes bfloat16"),
+    "decisions, large": Part("--decisions --random --size large --texts 20 --dtypes bfloat16"),
     "decisions, surprisal": Part("--decisions --scorer surprisal --texts 300", own=True),
 }
 PARTS = {**SPEED, **MEMORY, **DECISIONS}
@@ -145,14 +147,18 @@ def decisions_table(results: Results) -> str:
         if name not in results:
             continue
         found = results[name]
-        fitted = "--trained-xlmr" in DECISIONS[name].options
-        model = "an XLM-R of 4 layers, fitted for 3 epochs" if fitted else "embedded"
+        options = DECISIONS[name].options
+        fitted = "an XLM-R of 4 layers, fitted for 3 epochs" if "--trained-xlmr" in options else "embedded"
+        model = f"random weights, {name.rpartition(' ')[2]}" if "--random" in options else fitted
+        whole = found["dtypes"]["float32"]["cpu_s"]
         for dtype, one in found["dtypes"].items():
             if dtype == "float32":
                 continue
             changed = f"{100 * one['texts_changed']:.1f}%", f"{100 * one['words_changed']:.2f}%"
-            rows.append([found["scorer"], model, f"{found['n_texts']} of {found['texts']}", dtype, *changed])
-    return table(("scorer", "model", "texts", "dtype", "results that change", "words that change"), rows, 4)
+            texts = f"{found['n_texts']} of {found['texts']}"
+            rows.append([found["scorer"], model, texts, dtype, *changed, f"{one['cpu_s'] / whole:.2f}"])
+    measures = ("results that change", "words that change", "CPU time")
+    return table(("scorer", "model", "texts", "dtype", *measures), rows, 4)
 
 
 def commands(parts: Mapping[str, Part], results: Results) -> str:
@@ -161,12 +167,16 @@ def commands(parts: Mapping[str, Part], results: Results) -> str:
     return "```sh\n" + "\n".join(shown) + "\n```"
 
 
+def machines(results: Results, parts: Mapping[str, Part]) -> str:
+    """The processors that these parts were measured on."""
+    return " and ".join(dict.fromkeys(results[name]["cpu"] for name in parts if name in results))
+
+
 def page(results: Results) -> str:
     """The whole page; a section for what is measured."""
     speed = [results[name] for name in SPEED if name in results]
-    machines = ", ".join(dict.fromkeys(found["cpu"] for found in results.values()))
     reached = sum(map(met, speed))
-    sections = [HEAD.format(machines=machines)]
+    sections = [HEAD.format(machines=machines(results, {**SPEED, **MEMORY} if speed else PARTS))]
     if speed:
         targets = ", ".join(f"{TARGETS[size]:.0f}× at {size}" for size in dict.fromkeys(one["size"] for one in speed))
         verdict = f"{reached} of {len(speed)} rows meet both targets: {targets}, and a share of {SHARE}."
@@ -177,7 +187,8 @@ def page(results: Results) -> str:
         sections.append(f"## Memory\n\n{MEMORY_ABOUT}\n\n{sizes}\n{commands(MEMORY, results)}")
     if any(name in results for name in DECISIONS):
         tables = f"{decisions_table(results)}\n{commands(DECISIONS, results)}"
-        sections.append(f"## Lower precision\n\n{DECISIONS_ABOUT}\n\n{tables}\n\n{ON_A_GPU}")
+        about = DECISIONS_ABOUT.format(machines=machines(results, DECISIONS))
+        sections.append(f"## Lower precision\n\n{about}\n\n{tables}\n\n{ON_A_GPU}")
     return "\n\n".join(sections) + "\n"
 
 
@@ -185,7 +196,7 @@ HEAD = """\
 # LLMLingua-2 scoring: how fast, and what lower precision would change
 
 `rule=llmlingua` returns what `llmlingua` 0.2.2 returns, decision for decision. Made by
-`python benchmarks/scoring_page.py`; every number: [scoring.json](scoring.json). One machine ({machines}), one
+`python benchmarks/scoring_page.py`; every number: [scoring.json](scoring.json). Measured on {machines}; one
 checkpoint for both sides: random weights of XLM-R's shape, a vocabulary of 2,000 pieces made from the texts. The
 docstring of `benchmarks/scoring.py` says what each figure counts."""
 SPEED_ABOUT = """\
@@ -204,10 +215,10 @@ longest texts come by, not with the rows."""
 DECISIONS_ABOUT = """\
 `model.dtype` takes `bfloat16` and `float16`; int8 is refused. LLMLingua-2 models are float32 unless one of these is
 asked for, causal models are bfloat16 on a GPU and float32 on a CPU. Shares of results that differ from float32, at the
-ratios .5 to .9, on a CPU:"""
+ratios .5 to .9, and CPU time over that of float32, on {machines}:"""
 ON_A_GPU = """\
-On a CPU without bfloat16 units that saves no time. On a GPU, measure your own model: `python benchmarks/scoring.py
---decisions --scorer NAME --model MODEL --data FILE.jsonl`."""
+Narrow models gain nothing, nor do CPUs without units for it. On a GPU, measure your own model: `python
+benchmarks/scoring.py --decisions --scorer NAME --model MODEL --data FILE.jsonl`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -147,11 +147,11 @@ def test_the_page_of_scoring_says_which_targets_are_met(tmp_path: Path) -> None:
     assert "## Memory" not in text
     sizes = {"747": {"peak_mib": 511.2, "cpu_s": 15.0}, "7473": {"peak_mib": 622.0, "cpu_s": 99.4}}
     memory = {"texts": "GSM8K", "load": 1.0, "cpu": "a CPU", "scorers": {"llmlingua2": sizes}}
-    dtypes = {"float32": {}, "bfloat16": {"texts_changed": 0.254, "words_changed": 0.004}}
+    dtypes = {"float32": {"cpu_s": 0.2}, "bfloat16": {"cpu_s": 0.1, "texts_changed": 0.254, "words_changed": 0.004}}
     rule = {"texts": "GSM8K", "load": 1.0, "cpu": "a CPU", "scorer": "rule llmlingua", "n_texts": 400, "dtypes": dtypes}
     text = scoring_page.page({"memory": memory, "decisions, rule": rule})
     assert "| 7,473 | 622 MiB | 99 |" in text
-    assert "| rule llmlingua | embedded | 400 of GSM8K | bfloat16 | 25.4% | 0.40% |" in text
+    assert "| rule llmlingua | embedded | 400 of GSM8K | bfloat16 | 25.4% | 0.40% | 0.50 |" in text
     assert "## Speed" not in text
     scoring_page.publish(results, tmp_path)
     assert json.loads((tmp_path / "scoring.json").read_text(encoding="utf-8")) == results
