@@ -231,7 +231,8 @@ The differences are paired by problem (bootstrap interval; exact McNemar test).
 
 
 README_ROWS = {1.0, 0.8, 0.6, 0.5, 0.4}
-"""The ratios at which the README shows the trained model; the other arms at `README_RATIO` only."""
+README_ARMS = {"original", "prompt_be_concise", "truncation_forced", "random_matched"}
+"""The ratios at which the README shows the trained model, and the arms that it has beside it, at .6."""
 
 
 def readme_section(results: Results, found: Sequence[Target]) -> str:
@@ -242,7 +243,8 @@ def readme_section(results: Results, found: Sequence[Target]) -> str:
     verdict += f"; not met: {'; '.join(missed)}" if missed else ""
     lines = ["| arm | γ | accuracy | CoT tokens | achieved ratio |", "| --- | --: | --: | --: | --: |"]
     for arm in headline_rows(results.arms):
-        if arm.role == "method" and arm.weights != "base" and arm.ratio not in README_ROWS:
+        trained = arm.role == "method" and arm.weights != "base"
+        if (trained and arm.ratio not in README_ROWS) or not (trained or arm.arm in README_ARMS):
             continue
         interval = f"{pct(arm.accuracy)} [{pct(arm.accuracy_low)}, {pct(arm.accuracy_high)}]"
         asked = "–" if arm.ratio is None else f"{arm.ratio:g}"

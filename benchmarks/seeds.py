@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from headline import Lines
-from pages import RESULTS, ROOT, table
+from pages import RESULTS, ROOT, fill, table
 from sources import LEVEL, measured, verdict
 
 from tokenskip import pipeline
@@ -47,6 +47,8 @@ RATIOS = {"any-ratio": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)}
 """Where fewer ratios are measured than the recipe measures."""
 UNTRAINED = {"any-ratio": ("prompt_be_concise", "prompt_plain", "prompt_draft")}
 """Arms without training that no trained row should be less accurate than with as many tokens."""
+README = "any-ratio"
+"""The recipe of README.md's table."""
 WITHIN = 0.03
 """How far any seed's achieved ratio may be from the ratio asked for."""
 
@@ -77,6 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             known["rows"] += train(config, options.runs / name, name, seed)
             file.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
             (options.results / "seeds.md").write_text(page(known), encoding="utf-8")
+            if options.results == RESULTS and README in known["recipes"]:
+                readme = ROOT / "README.md"
+                text = fill(readme.read_text(encoding="utf-8"), "seeds", readme_table(known["rows"]))
+                readme.write_text(text, encoding="utf-8")
     print(page(known))
 
 
@@ -147,6 +153,22 @@ def page(known: dict[str, Any]) -> str:
             *sections,
         ]
     )
+
+
+def readme_table(rows: Sequence[Row]) -> str:
+    """What README.md has under its table, which is of one training."""
+    mine = [row for row in rows if row["recipe"] == README]
+    original = next(row for row in mine if row["arm"] == "original")
+    changes: dict[float, list[float]] = {}
+    for row in mine:
+        if row["arm"] == "tokenskip":
+            changes.setdefault(row["ratio"], []).append(100 * (row["accuracy"] - original["accuracy"]))
+    ratios = sorted(changes, reverse=True)
+    n = len(changes[ratios[0]])
+    head = (f"{n} trainings, {original['n']:,} problems: change of accuracy, in points, at γ =", *map(str, ratios))
+    lines = [(name, *(signed(float(of(changes[ratio]))) for ratio in ratios))
+             for name, of in (("mean", np.mean), ("[worst training](docs/results/seeds.md)", min))]  # fmt: skip
+    return f"\n{table(head, lines)}"
 
 
 def section(name: str, config: dict[str, Any], rows: Sequence[Row]) -> str:

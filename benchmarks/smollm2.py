@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from headline import Lines
-from pages import RESULTS, ROOT
+from pages import RESULTS, ROOT, fill
 from paper import measured
-from smollm2_page import page
+from smollm2_page import page, readme_section
 
 from tokenskip import pipeline
 from tokenskip.config import RunConfig, load_recipe
@@ -218,8 +218,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def publish(found: Row, folder: Path) -> None:
-    """Write smollm2.json and smollm2.md."""
+    """Write smollm2.json and smollm2.md, and into README.md what the recipe gave on stories."""
     if found["rows"]:
+        readme = ROOT / "README.md"
+        if folder == RESULTS and any((row["recipe"], row["arm"]) == ("stories", "tokenskip") for row in found["rows"]):
+            text = fill(readme.read_text(encoding="utf-8"), "smollm2", readme_section(found))
+            readme.write_text(text, encoding="utf-8")
         write_atomically(folder / "smollm2.json", json.dumps(found, indent=1) + "\n")
         write_atomically(folder / "smollm2.md", page(found))
 

@@ -35,6 +35,8 @@ python benchmarks/smollm2.py
 
 ENOUGH = 500
 """Held-out problems from which a difference of a few points can be seen."""
+README_RATIOS, README_RATIO = (1.0, 0.8, 0.7, 0.6, 0.5), 0.6
+"""At which README.md shows the trained model, and the arms that it is compared with."""
 
 
 def page(found: Row) -> str:
@@ -98,4 +100,31 @@ def _line(row: Row) -> tuple[object, ...]:
         *difference,
         num(row["cot_tokens_mean"], 1),
         num(row["achieved_ratio"], 2),
+    )
+
+
+def readme_section(found: Row) -> str:
+    """What README.md says of it: the recipe on stories, at a few ratios, beside what it is compared with."""
+    [part] = [part for part in found["parts"] if part["recipe"] == "stories"]
+    own = [row for row in found["rows"] if row["recipe"] == "stories"]
+    lines = ["| arm | γ | accuracy | CoT tokens | achieved ratio |", "| --- | --: | --: | --: | --: |"]
+    for row in own:
+        if row["ratio"] is not None and row["ratio"] not in (
+            README_RATIOS if row["arm"] == "tokenskip" else (README_RATIO,)
+        ):
+            continue
+        accuracy = f"{pct(row['accuracy'])} [{pct(row['accuracy_low'])}, {pct(row['accuracy_high'])}]"
+        ratio = "–" if row["ratio"] is None else f"{row['ratio']:g}"
+        cells = (f"`{row['arm']}`", ratio, accuracy, num(row["cot_tokens_mean"], 1), num(row["achieved_ratio"], 2))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            f"SmolLM2-135M-Instruct taught to solve stories, then LoRA (r {part['train']['rank']}) on its own chains "
+            f"of {part['train_limit']:,} of them by the recipe `small-llm`; {own[0]['n']:,} others:",
+            "",
+            *lines,
+            "",
+            "Everything else that was measured on it: [docs/results/smollm2.md](docs/results/smollm2.md).",
+            "",
+        ]
     )

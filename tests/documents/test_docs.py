@@ -97,7 +97,9 @@ def test_the_headline_page_and_the_readme_are_what_the_headline_run_measured() -
     results = load_results(file)
     found = [headline.Target(**target) for target in json.loads(file.read_text(encoding="utf-8"))["targets"]]
     assert (RESULTS / "embedded.md").read_text(encoding="utf-8").startswith(headline.page(results, found))
-    assert headline.readme_section(results, found) in (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert headline.readme_section(results, found) in readme
+    assert seeds.readme_table(json.loads((RESULTS / "seeds.json").read_text(encoding="utf-8"))["rows"]) in readme
 
 
 def test_the_examples_of_contributing_work() -> None:
