@@ -1,10 +1,10 @@
 """A thinking model's shape: pruning against the model's own shorter right thoughts, against both.
 
 No thinking model is small enough for two cores. So the embedded model is taught to think: inside <think> it goes
-through the story, looks at a step again, wonders about another way, and checks all of it at the end; how often is left
-to chance. Then the thoughts are shortened in three ways, and each is trained and measured alike, in the way of
-TokenSqueeze's comparison (arXiv 2511.13223). Goes on in `--out` (runs/thinking) where it was stopped; writes
-docs/results/thinking.md and thinking.json with what is finished.
+through the story, looks at steps again and wonders about other ways; how often is left to chance. Then the thoughts are
+shortened in three ways, and each is trained and measured alike, in the way of TokenSqueeze's comparison
+(arXiv 2511.13223). Goes on in `--out` (runs/thinking) where it was stopped; writes docs/results/thinking.md and
+thinking.json with what is finished.
 
     python benchmarks/thinking.py                       # an hour of one core
     python benchmarks/thinking.py --only own --n 500
@@ -54,18 +54,19 @@ CHECKS = (
     "Hmm, I should be sure about this. {e}, good.",
 )
 DOUBTS = (
-    "Should the number go the other way? No, because {r}.",
     "But maybe the order matters here? No, we just follow the story.",
+    "Should it go the other way round? No, that is how the story tells it.",
+    "Is there a trick in this? It does not look like one.",
 )
-LOOKS_AGAIN, DOUBTS_IT, CHECKS_ALL = 0.65, 0.35, 0.7
-"""How often a step is looked at again and doubted, and how often all is checked at the end."""
+LOOKS_AGAIN, DOUBTS_IT = 0.65, 0.5
+"""How often a step is looked at again, and doubted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
     """Problems to teach by, to make chains of, and held out."""
 
-    taught: int = 4000
+    taught: int = 8000
     train: int = 1500
     test: int = 1000
 
@@ -86,11 +87,9 @@ def thought(story: Story, rng: random.Random) -> str:
         told = restated(event, number)
         lines.append("Step {k}: {R}, so {e}.".format(k=number, **told))
         if rng.random() < DOUBTS_IT:
-            lines.append(rng.choice(DOUBTS).format(**told))
+            lines.append(rng.choice(DOUBTS))
         if rng.random() < LOOKS_AGAIN:
             lines.append(rng.choice(CHECKS).format(**told))
-    if rng.random() < CHECKS_ALL:
-        lines.append(f"Let me check all of it: {', then '.join(event.equation for event in story.events)}. That is it.")
     inside = "\n".join(lines)
     return f"<think>\n{inside}\n</think>\n\nThe final answer is {story.answer}."
 
@@ -113,7 +112,12 @@ def taught(out: Path, size: Size) -> Path:
             *("name=thinking-teach", "model={path: embedded, device: cpu}", "prompt.answer=think"),
             *("task.name=jsonl", f"task.train={file}", f"task.test={file}", "task.test_limit=1"),
             *("task.options.numeric=true", "train={method: full, optimizer: muon, learning_rate: 0.01, epochs: 3}"),
-            *("train.batch_size=24", "train.save_steps=100"),
+            *(
+                "train.batch_size=24",
+                "train.save_steps=100",
+                "train.scheduler=warmup_stable_decay",
+                "train.warmup=0.05",
+            ),
         ]
         with Run(out / "teach", load_recipe(find_recipe("teach"), overrides), Lines()) as run:
             for stage in ("generate", "grade", "score", "prune", "train"):
@@ -195,7 +199,7 @@ def page(found: Row) -> str:
 
 Made by `python benchmarks/thinking.py`; every number: [thinking.json](thinking.json). A stand-in, and no thinking
 model: the embedded model, taught to think with detours, which are drawn at random (it looks again at {LOOKS_AGAIN:.0%}
-of the steps, doubts {DOUBTS_IT:.0%}, and checks all at the end in {CHECKS_ALL:.0%} of the thoughts):
+of the steps, and doubts {DOUBTS_IT:.0%}):
 
 ```
 {example}
