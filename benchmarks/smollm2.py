@@ -60,7 +60,7 @@ class Size:
 
 SIZES = {
     "small": Size(taught=2000, chains=240, test=40, batch=40),
-    "cpu": Size(taught=3000, chains=300, test=200, batch=50),
+    "cpu": Size(taught=3000, chains=600, test=500, batch=250),
     "gpu": Size(taught=7473, chains=3000, test=1319, batch=512),
 }
 Pass = tuple[tuple[str, ...], tuple[float, ...]]

@@ -16,6 +16,7 @@ import argparse
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,6 @@ from paper import measured
 from sources import SHARED, on_shared, one_sided
 
 from tokenskip import pipeline
-from tokenskip.candidates.choose import load_info
 from tokenskip.config import RunConfig, load_recipe
 from tokenskip.embedded.family import Event, Story, capital, pronouns, stories
 from tokenskip.embedded.words import EVENTS
@@ -37,7 +37,7 @@ from tokenskip.recipes import find_recipe
 from tokenskip.report.text import pct
 from tokenskip.run import Run
 from tokenskip.serving.merge import find_adapter, merge
-from tokenskip.storage.store import CANDIDATES, CHOSEN, RunFolder, read_manifest, write_atomically, write_rows
+from tokenskip.storage.store import CANDIDATES, TRAIN, RunFolder, read_manifest, read_rows, write_atomically, write_rows
 
 Row = dict[str, Any]
 RATIOS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -129,8 +129,8 @@ def taught(out: Path, size: Size) -> Path:
 def config_of(size: Size, model: Path, recipe: str, arms: Sequence[str]) -> RunConfig:
     """The recipe `demo` on the model that thinks, with other sources of shorter thoughts."""
     overrides = [
-        *(f"name=thinking-{recipe}", f"model.path={model}", "prompt.answer=think", "score.model=null"),
-        *("score.scorer=goal_gradient", f"task.train_limit={size.train}", f"task.test_limit={size.test}"),
+        *(f"name=thinking-{recipe}", f"model.path={model}", "prompt.answer=think"),
+        *(f"task.train_limit={size.train}", f"task.test_limit={size.test}"),
         *(f"prune.ratios={[*RATIOS, 1.0]}", f"candidates={json.dumps(RECIPES[recipe][1])}"),
         *("generate.max_new_tokens=384", "evaluate.max_new_tokens=384", "train.epochs=2"),
         *(f"evaluate.arms={json.dumps(list(arms))}", f"evaluate.ratios={[*RATIOS, 1.0]}"),
@@ -166,8 +166,8 @@ def collect(out: Path) -> Row:
             name = f"tokenskip-{ratio}"
             if folder.file(f"eval/{name}.jsonl").exists():
                 right[recipe, ratio] = [bool(one.grade and one.grade.correct) for one in read_arm(folder, name)]
-        if folder.file(CHOSEN).exists():
-            chosen[recipe] = load_info(folder.file(CHOSEN))["rows"]
+        if folder.file(TRAIN).exists():
+            chosen[recipe] = Counter(str(row["ratio"]) for row in read_rows(folder.file(TRAIN)))
     against = []
     for (recipe, ratio), theirs in right.items():
         mine = right.get(("prune", ratio), [])
