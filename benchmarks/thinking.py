@@ -193,6 +193,7 @@ def page(found: Row) -> str:
     pairs = [(f"`{one['recipe']}`", one["ratio"], f"{one['gained']} / {one['lost']}", f"{one['p']:.3f}")
              for one in found["against"]]  # fmt: skip
     listed = "\n".join(f"- `{name}`: {RECIPES[name][0]}" for name in names)
+    dials = "\n".join(_dial(name, rows) for name in names)
     example = thought(next(stories("test", 1)), random.Random("test-0"))
     return (
         f"""# A thinking model's shape
@@ -214,11 +215,27 @@ Greedily it solves {pct(original["accuracy"])} of {original["n"]:,} held-out pro
 has.
 
 {table(("recipe", "γ", "accuracy", "tokens of thought", "achieved ratio", "rows"), cells, 1)}
+How far the length follows the ratio:
+
+{dials}
+
 Against `prune` at the same γ: problems gained and lost, and the exact one-sided p of the larger. One training each: a
 point or two may be the seed's.
 
 {table(("recipe", "γ", "gained / lost", "p"), pairs, 1)}""".rstrip()
         + "\n"
+    )
+
+
+def _dial(recipe: str, rows: Sequence[Row]) -> str:
+    """The lengths that a recipe writes below 1, and whether they follow what is asked for."""
+    own = sorted((row["ratio"], row["achieved_ratio"]) for row in rows
+                 if (row["recipe"], row["arm"]) == (recipe, "tokenskip") and row["ratio"] < 1)  # fmt: skip
+    achieved = [one for _, one in own]
+    error = max(abs(asked - one) for asked, one in own)
+    return (
+        f"- `{recipe}`: {min(achieved):.2f} to {max(achieved):.2f} of the thought for a γ of {own[0][0]:g} to "
+        f"{own[-1][0]:g}; off by {error:.2f} at most"
     )
 
 

@@ -45,6 +45,7 @@ def test_the_page_has_every_row_and_an_example() -> None:
     text = thinking.page({"rows": rows, "chosen": {"own": {"0.6": 1234}}, "against": against})
     assert "| `own` | 0.6 | 95.0% | 90 | 0.61 | 1,234 |" in text
     assert "| `own` | 0.6 | 7 / 2 | 0.090 |" in text
+    assert "- `own`: 0.61 to 0.61 of the thought for a γ of 0.6 to 0.6; off by 0.01 at most" in text
     assert "98.0% of 100 held-out problems" in text
     assert "</think>" in text
 

@@ -20,6 +20,8 @@ import quantised
 import scorers_page
 import scoring_page
 import seeds
+import smollm2_page
+import thinking
 from pages import RESULTS, fill
 
 from tokenskip.config import TaskConfig, load_recipe
@@ -83,7 +85,18 @@ def test_the_readme_takes_the_headline_results() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [paper_page, ablations_page, scorers_page, scoring_page, loop, quantised, seeds, families_page],
+    [
+        paper_page,
+        ablations_page,
+        scorers_page,
+        scoring_page,
+        loop,
+        quantised,
+        seeds,
+        families_page,
+        thinking,
+        smollm2_page,
+    ],
     ids=lambda page: str(page.__name__),
 )
 def test_a_page_of_results_is_what_its_script_makes_of_the_numbers(page: ModuleType) -> None:
