@@ -38,6 +38,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -252,14 +253,8 @@ def main() -> None:
     if args.decisions:
         torch.set_num_threads(args.threads[0])
         with tempfile.TemporaryDirectory() as folder:
-            model = args.model
-            if args.trained_xlmr or args.random:
-                made = (
-                    make_checkpoint(args.size, texts, Path(folder))
-                    if args.random
-                    else trained_xlmr(texts, Path(folder))
-                )
-                model = str(made)
+            make = partial(make_checkpoint, args.size) if args.random else trained_xlmr
+            model = str(make(texts, Path(folder))) if args.random or args.trained_xlmr else args.model
             write(changed_decisions(args.scorer or "rule llmlingua", model, texts, args.dtypes), args.json)
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from pages import table
@@ -35,6 +36,8 @@ python benchmarks/smollm2.py
 
 ENOUGH = 500
 """Held-out problems from which a difference of a few points can be seen."""
+LOSSES, WITHIN, CUT = {0.6: 1.0, 0.5: 3.0}, 0.03, 40.0
+"""Targets: points that a ratio may lose, how far a ratio may be off, points that truncation loses."""
 README_RATIOS, README_RATIO = (1.0, 0.8, 0.7, 0.6, 0.5), 0.6
 """At which README.md shows the trained model, and the arms that it is compared with."""
 
@@ -48,7 +51,7 @@ def page(found: Row) -> str:
         "[tried.md](tried.md#smollm2-135m-instruct-with-lora).\n\n"
     )
     head = HEAD + (trial if few < ENOUGH else "")
-    return head + "\n".join([_training(found["parts"]), *_results(found["rows"])])
+    return head + "\n".join([_training(found["parts"]), *_results(found["rows"]), *_targets(found["rows"])])
 
 
 def _training(parts: Sequence[Row]) -> str:
@@ -82,6 +85,37 @@ def _results(rows: Sequence[Row]) -> list[str]:
     return sections
 
 
+def _targets(rows: Sequence[Row]) -> Sequence[str]:
+    """What was promised of the recipe on stories before anything was measured, and whether it was kept."""
+    own = [row for row in rows if row["recipe"] in ("stories", "seed")]
+    seeds = len({row["recipe"] for row in own})
+    lines = []
+    for ratio, bound in LOSSES.items():
+        changes = [100 * row["difference"] for row in own if (row["arm"], row["ratio"]) == ("tokenskip", ratio)]
+        if changes:
+            mean = sum(changes) / len(changes)
+            lines.append(f"γ = {ratio:g} loses at most {bound:g} points: {_met(mean >= -bound)} ({signed(mean)})")
+    first = sorted((row["ratio"], row["achieved_ratio"]) for row in own if row["arm"] == "tokenskip"
+                   and row["recipe"] == "stories")  # fmt: skip
+    if first:
+        error = max(abs(asked - achieved) for asked, achieved in first)
+        rising = all(one[1] < other[1] for one, other in pairwise(first))
+        lines.append(f"every achieved ratio is within {WITHIN:g} of γ: {_met(error <= WITHIN)} ({error:.3f} at most)")
+        lines.append(f"the greater γ, the longer the chain, over {len(first)} of them: {_met(rising)}")
+    for row in own:
+        if (row["arm"], row["ratio"]) == ("truncation", 0.6):
+            change = 100 * row["difference"]
+            lines.append(f"truncation at .6 loses at least {CUT:g} points: {_met(change <= -CUT)} ({signed(change)})")
+    listed = "\n".join(f"- {line}." for line in lines)
+    return (
+        [f"## What was promised\n\nOn stories, mean of {seeds} seed{'s' * (seeds > 1)}:\n\n{listed}\n"] if lines else []
+    )
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "**not met**"
+
+
 def _table(rows: Sequence[Row]) -> str:
     header = ("arm", "γ", "accuracy", "", "difference", "", "CoT tokens", "achieved ratio")
     return table(header, [_line(row) for row in rows])
@@ -109,9 +143,8 @@ def readme_section(found: Row) -> str:
     own = [row for row in found["rows"] if row["recipe"] == "stories"]
     lines = ["| arm | γ | accuracy | CoT tokens | achieved ratio |", "| --- | --: | --: | --: | --: |"]
     for row in own:
-        if row["ratio"] is not None and row["ratio"] not in (
-            README_RATIOS if row["arm"] == "tokenskip" else (README_RATIO,)
-        ):
+        shown = README_RATIOS if row["arm"] == "tokenskip" else (README_RATIO,)
+        if row["ratio"] not in (None, *shown):
             continue
         accuracy = f"{pct(row['accuracy'])} [{pct(row['accuracy_low'])}, {pct(row['accuracy_high'])}]"
         ratio = "–" if row["ratio"] is None else f"{row['ratio']:g}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import smollm2
-from smollm2_page import page
+from smollm2_page import page, readme_section
 
 from tokenskip.storage.store import read_rows
 
@@ -35,12 +36,21 @@ def test_page_has_a_table_per_part() -> None:
     row = {"task": "stories", "recipe": "stories", "seed": 0, "n": 60, "accuracy": 0.5, "accuracy_low": 0.4}
     row |= {"accuracy_high": 0.6, "difference": None, "cot_tokens_mean": 90.0, "achieved_ratio": 0.61}
     paired = {"difference": -0.1, "difference_low": -0.2, "difference_high": 0.0}
-    part = {"task": "stories", "recipe": "stories", "seed": 0, "train_limit": 150, "steps": None}
+    part: dict[str, Any] = {"task": "stories", "recipe": "stories", "seed": 0, "train_limit": 150, "steps": None}
     part["train"] = {"batch_size": 8, "rank": 10, "learning_rate": 2e-3, "scheduler": "linear"}
     rows = [{**row, "arm": "original", "ratio": None}, {**row, **paired, "arm": "tokenskip", "ratio": 0.5}]
-    text = page({"parts": [part], "rows": rows})
+    rows.append({**row, **paired, "arm": "truncation", "ratio": 0.6})
+    found = {"parts": [part], "rows": rows}
+    text = page(found)
     assert "| stories | stories | 0 | 150 | not finished | 8 | 10 | 0.002 | linear |" in text
     assert "n = 60 held-out problems" in text
     assert "| tokenskip | 0.5 | 50.0% | [40.0%, 60.0%] | -10.0 | [-20.0, +0.0] | 90.0 | 0.61 |" in text.replace(
         "−", "-"
     )
+    assert "γ = 0.5 loses at most 3 points: **not met**" in text
+    assert "every achieved ratio is within 0.03 of γ: **not met** (0.110 at most)" in text
+    assert "truncation at .6 loses at least 40 points: **not met**" in text
+    shown = readme_section(found)
+    assert "LoRA (r 10) on its own chains of 150" in shown
+    assert "| `tokenskip` | 0.5 | 50.0% [40.0%, 60.0%] | 90.0 | 0.61 |" in shown
+    assert "| `truncation` | 0.6 |" in shown
