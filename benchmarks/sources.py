@@ -1,11 +1,11 @@
 """Short chains from every source on the embedded model: one recipe, several pools of chains to train on.
 
-The recipe is `any-ratio` with a third of its questions; only where the chains come from differs. One set of chains, a
+The recipe is `any-ratio`; only where its chains come from differs. One set of chains, a
 training for each pool and seed, and every arm on the same held-out problems, also those without training: is one of
 them more accurate with as few tokens (paired by problem, one-sided)? Works in `--out` (runs/sources) and goes on there;
 writes docs/results/sources.md and sources.json with what is finished.
 
-    python benchmarks/sources.py                  # a seed of all: two or three hours of one core
+    python benchmarks/sources.py                  # a seed of all: six hours of one core
     python benchmarks/sources.py --only splice --seeds 0,1,2
     python benchmarks/sources.py --limit 12       # a trial
 """
@@ -95,7 +95,7 @@ LEVEL = 0.05
 class Size:
     """How much of everything: training problems, held-out problems, and steps (None: the recipe's epochs)."""
 
-    train: int = 5000
+    train: int = 15000
     test: int = 2000
     steps: int | None = None
 
@@ -268,7 +268,7 @@ def page(results: Row) -> str:
         for one in results["verdicts"]
     ]  # fmt: skip
     spent = [
-        (f"`{one['recipe']}`", one["seed"], *(f"{one[stage]:,.0f}" for stage in SPENT))
+        (f"`{one['recipe']}`", one["seed"], *(f"{one[stage]:,.0f}" if one[stage] >= 1 else "–" for stage in SPENT))
         for one in results["cpu_seconds"]
     ]
     listed = "\n".join(f"- `{name}`: {RECIPES[name].about}" for name in dict.fromkeys(name for name, _ in names))

@@ -58,7 +58,7 @@ def test_the_page_has_every_row() -> None:
     assert "| `prompt_be_concise` | – | 50.0% | 40.0 | 0.400 |" in text
     assert "| `splice` | 0 | 0.5 | `prompt_be_concise` | 1 / 0 | 0.500 | yes |" in text
     assert "| `prompt` | 0 |" in text
-    assert "| `splice` | 0 | 1 | 2 | 0 | 0 |" in text
+    assert "| `splice` | 0 | 1 | 2 | – | – |" in text
     assert "| no candidate | 3 |" in text
 
 
