@@ -1,9 +1,9 @@
 """Short chains from every source on the embedded model: one recipe, several pools of chains to train on.
 
-The recipe is `any-ratio`; only where its chains come from differs. One set of chains, a
-training for each pool and seed, and every arm on the same held-out problems, also those without training: is one of
-them more accurate with as few tokens (paired by problem, one-sided)? Works in `--out` (runs/sources) and goes on there;
-writes docs/results/sources.md and sources.json with what is finished.
+The recipe is `any-ratio`; only where its chains come from differs. One set of chains, a training for each pool and
+seed, and every arm on the same held-out problems, also those without training: is one of them more accurate with as few
+tokens (paired by problem, one-sided)? Works in `--out` (runs/sources) and goes on there; writes docs/results/sources.md
+and sources.json with what is finished.
 
     python benchmarks/sources.py                  # a seed of all: six hours of one core
     python benchmarks/sources.py --only splice --seeds 0,1,2
