@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tokenskip
 from tokenskip.pruning.atoms import check_pruned, equations, split_units
 from tokenskip.pruning.equations import value
 
@@ -225,3 +227,16 @@ def test_equation_check(original: str, pruned: str, reason: str | None) -> None:
 @given(TEXTS)
 def test_a_text_states_what_it_states(text: str) -> None:
     assert check_pruned(text, text) is None
+
+
+def test_no_pattern_repeats_a_group_possessively() -> None:
+    """Python before 3.11.5 matches `(?:a|b)*+` wrongly (cpython issue 106052); `(?>(?:a|b)*)` says the same."""
+    possessive = re.compile(r"\)(?:[*+?]|\{\{?[\d,]+\}\}?)\+")
+    source = Path(tokenskip.__file__).parent
+    found = [
+        f"{file.relative_to(source)}:{number}"
+        for file in source.rglob("*.py")
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if possessive.search(line) and not line.lstrip().startswith("#")
+    ]
+    assert not found

@@ -26,10 +26,12 @@ _MODIFIER = regex.compile(rf"(?:(?![{UNSPACED}])[\p{{M}}\u200c\u200d\u2060\u00ad
 _FULL_WIDTH = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F) if chr(code - 0xFEE0) in "+-*/=<>%|()^$"}
 _GRAPHEME = regex.compile(r"\X")
 
+# Groups are atomic, (?>(?:a|b)*), and never possessive, (?:a|b)*+: Python before 3.11.5 matches these wrongly
+# (cpython issues 100061 and 106052).
 _LETTERS = rf"[^\W\d_{UNSPACED}]+"
 _BRACES = r"\{[^{}\n]*+\}"
-for _ in range(3):  # braces nested in braces, four deep; possessive, so that a missing brace costs no backtracking
-    _BRACES = r"\{(?:[^{}\n]++|" + _BRACES + r")*+\}"
+for _ in range(3):  # braces nested in braces, four deep; atomic, so that a missing brace costs no backtracking
+    _BRACES = r"\{(?>(?:[^{}\n]++|" + _BRACES + r")*)\}"
 _SCRIPTS = rf"(?:[_^](?:{_BRACES}|\w))*"
 _NUMBER = (
     rf"(?:\\?[{CURRENCIES}])?"
@@ -50,10 +52,10 @@ _INDENTED = rf"(?:\ {{4,}}|\t){_CODE_WORD}[^\n\r]*[:;({{}})][ \t]*{_EOL}(?:(?:\ 
 _BLOCK = re.compile(  # what is one piece over several lines; where a line begins
     rf"""(?xm)
     ^ (?: (?P<fence> [ \t]*+ (?P<ticks> `{{3,}} | ~{{3,}} ) {_ROW}
-            (?: (?! [ \t]* (?P=ticks) [`~]* [ \t]* $ ) [^\n\r]* (?: \n | \r\n? ) )*+
+            (?> (?: (?! [ \t]* (?P=ticks) [`~]* [ \t]* $ ) [^\n\r]* (?: \n | \r\n? ) )* )
             (?: [ \t]* (?P=ticks) [`~]* [ \t]* $ | [^\n\r]* \Z ) )
       | (?P<html>     [ \t]*+ < (?P<tag> table | pre ) \b [^<>]* >
-            (?: [^<] | < (?! /? (?P=tag) ) )*+ </ (?P=tag) > )
+            (?> (?: [^<] | < (?! /? (?P=tag) ) )* ) </ (?P=tag) > )
       | (?P<table>    {_TABLE} )
       | (?P<indented> {_INDENTED} )
       )
@@ -71,13 +73,14 @@ _LEX = re.compile(
     (?P<math>
         \$\$ [^$]{{1,2000}} \$\$
       | (?<! [\\$] ) \$ (?= [^\s$] ) [^$\n]{{1,400}} (?<= \S ) \$ (?! [\d$<] )       # "$5 and $6" is money
-      | \\\( (?: [^\\] | \\ (?! [()] ) ){{1,1000}}+ \\\)
-      | \\\[ (?: [^\\] | \\ (?! [\[\]] ) ){{1,2000}}+ \\\]
-      | \\begin\{{ (?P<env> \w{{1,20}} \*? ) \}} (?: [^\\] | \\ (?! (?: begin | end ) \{{ (?P=env) \}} ) ){{0,4000}}+
+      | \\\( (?> (?: [^\\] | \\ (?! [()] ) ){{1,1000}} ) \\\)
+      | \\\[ (?> (?: [^\\] | \\ (?! [\[\]] ) ){{1,2000}} ) \\\]
+      | \\begin\{{ (?P<env> \w{{1,20}} \*? ) \}}
+        (?> (?: [^\\] | \\ (?! (?: begin | end ) \{{ (?P=env) \}} ) ){{0,4000}} )
         \\end\{{ (?P=env) \}}
     )
   | (?P<note>    [{CURRENCIES}]? << [^<>\n]{{0,200}} >> )                            # GSM8K's calculator annotations
-  | (?P<code>    `` (?: [^`\n] | ` (?! ` ) ){{1,200}}+ `` | ` [^`\n]{{1,200}} ` | https?:// \S{{1,2000}}
+  | (?P<code>    `` (?> (?: [^`\n] | ` (?! ` ) ){{1,200}} ) `` | ` [^`\n]{{1,200}} ` | https?:// \S{{1,2000}}
                | </? [A-Za-z] [\w\-]{{0,20}} (?: \s [\w\-]{{1,20}} = [^<>\n]{{0,200}} )? [ ]? /? >    # an HTML tag
                | & (?: [A-Za-z]{{2,8}} | \#\d{{1,6}} ) ; )
   | (?P<label>   \b [Ss]tep [ \t]+ \d+ [:.)]* )
@@ -93,7 +96,7 @@ _LEX = re.compile(
   | (?P<verb>    (?: plus | minus | times | equals | is | gives | makes | x | X | (?: divided | multiplied )[ ]by )
                  (?! \w | ['’\-]\w ) )
   | (?P<unspaced> [{UNSPACED}] {_MARK}* )
-  | (?P<word>    [^\W\d{UNSPACED}] (?: [^\W{UNSPACED}]++ | ['’\-] (?= [^\W\d_] ) )*+ )
+  | (?P<word>    [^\W\d{UNSPACED}] (?> (?: [^\W{UNSPACED}]++ | ['’\-] (?= [^\W\d_] ) )* ) )
   | (?P<other>   [.,;:!?…#*_] | \S {_MARK}* )
   )
     """
