@@ -70,8 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.recipe or RECIPES:
         config = recipe(name, options.n, options.dev, options.overrides)
         stored = json.loads(config.model_dump_json())
-        if known["recipes"].get(name) != stored:  # another recipe's seeds say nothing about this one
-            known["recipes"][name] = stored
+        before = known["recipes"].get(name)
+        known["recipes"][name] = stored
+        if before is None or RunConfig.model_validate(before) != config:  # another recipe's seeds say nothing here
             known["rows"] = [row for row in known["rows"] if row["recipe"] != name]
         for seed in map(int, options.seeds.split(",")):
             if any((row["recipe"], row["seed"]) == (name, seed) for row in known["rows"]):
