@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokenskip.embedded import adapter_path
 from tokenskip.errors import RunError
+from tokenskip.storage.store import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -36,3 +37,13 @@ def fill(text: str, name: str, section: str) -> str:
     if not begin or not end:
         raise RunError(f"the page has no {first.strip()} … {last.strip()} to write between")
     return f"{before}{first}{section}{last}{after}"
+
+
+def fill_file(file: Path, name: str, section: str) -> None:
+    """`fill` on a file."""
+    write_atomically(file, fill(file.read_text(encoding="utf-8"), name, section))
+
+
+def met_or_not(met: bool) -> str:
+    """How a page says whether a target was met."""
+    return "met" if met else "**not met**"

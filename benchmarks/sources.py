@@ -126,15 +126,14 @@ def chains(out: Path, size: Size) -> None:
             pipeline.STAGES[stage](run)
 
 
-def on_shared(chains: Path, folder: Path, files: Sequence[str]) -> Path:
-    """`folder`, begun with copies of these files and folders of `chains` and the untouched model's answers there."""
+def on_shared(source: Path, folder: Path, files: Sequence[str]) -> Path:
+    """`folder`, begun with copies of these files and folders of `source` and the untouched model's answers there."""
     draft = folder.with_name(f"{folder.name}.tmp")
     if not folder.exists():
         shutil.rmtree(draft, ignore_errors=True)
         (draft / "eval").mkdir(parents=True)
         for name in (*files, "eval/original.jsonl"):
-            source = chains / name
-            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, draft / name)
+            (shutil.copytree if (source / name).is_dir() else shutil.copyfile)(source / name, draft / name)
         draft.replace(folder)
     return folder
 
@@ -276,8 +275,8 @@ def page(results: Row) -> str:
 
 Made by `python benchmarks/sources.py`: the recipe `any-ratio` with {results["train"]:,} questions and
 {results["n"]:,} held-out problems, all arms greedy; every number: [sources.json](sources.json). An extension of the
-paper, which prunes only. A seed is that of the training; the chains are the same. One training is worth a point either
-way ([seeds](seeds.md)).
+paper, which prunes only. A seed is that of the training; the chains are the same. How much
+trainings differ: [seeds](seeds.md).
 
 {listed}
 
